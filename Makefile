@@ -1,0 +1,21 @@
+# make sentiment: train on IMDB. make test: ruff and all tests. Both set up .venv on first use and never again.
+
+PYTHON ?= python3
+
+sentiment: .venv/ready
+	.venv/bin/python sentiment_analysis.py
+
+test: .venv/ready-dev
+	.venv/bin/ruff check .
+	.venv/bin/python -m pytest
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -r requirements.txt
+	touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	.venv/bin/pip install -r requirements-dev.txt
+	touch $@
+
+.PHONY: sentiment test

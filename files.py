@@ -1,0 +1,86 @@
+"""Files that are whole or absent, downloads that are verified, and one clear sentence for what goes wrong.
+
+Used by every script of the project; run by none.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class UserError(Exception):
+    """Something that the user can mend: the message is one sentence on what was wrong and what to do."""
+
+
+class Unreachable(UserError):
+    """A server did not answer, so the file cannot be had now."""
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yield a temporary path beside `path`: it replaces `path` if the block ends well, and vanishes if not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # same folder: os.replace is atomic within a disk
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def file_digest(path, algorithm="sha256"):
+    """Hexadecimal digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def download(url, path, digest, algorithm="sha256"):
+    """Fetch `url` to `path` with a progress bar; the file is there afterwards only if its digest is the expected one.
+
+    Raises Unreachable if the server does not answer, UserError if it answers with something else than the file.
+    """
+    path = Path(path)
+    try:
+        with whole_file(path) as temporary:
+            with urllib.request.urlopen(url, timeout=30) as answer, open(temporary, "wb") as file:
+                size = int(answer.headers.get("Content-Length") or 0) or None
+                with tqdm.wrapattr(answer, "read", total=size, desc=f"downloading {path.name}", leave=False) as stream:
+                    shutil.copyfileobj(stream, file, 1 << 20)
+            if file_digest(temporary, algorithm) != digest:
+                raise UserError(f"{url} answered with something else than the file that was asked for; "
+                                f"fetch it by hand and put it at {path}.")
+    except (OSError, HTTPException) as error:  # urllib's errors and time-outs are OSErrors
+        if getattr(error, "errno", None) is not None and not isinstance(error, (TimeoutError, ConnectionError)):
+            raise  # the disk, not the network
+        raise Unreachable(f"{url} cannot be reached ({getattr(error, 'reason', error)}); "
+                          f"fetch it elsewhere and put it at {path}.") from error
+
+
+def run_command(main):
+    """Call `main()` and end the process: 0 if it went well, 2 after one sentence, 130 after Ctrl-C."""
+    message, code = None, 2
+    try:
+        main()
+        return
+    except UserError as error:
+        message = error
+    except OSError as error:  # a full disk, a folder that may not be written
+        message = f"{error.filename or 'a file'}: {error.strerror or error}; mend that and run again."
+    except KeyboardInterrupt:
+        message, code = "stopped by Ctrl-C; nothing was left half-written.", 130
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,313 @@
+"""Train the transformer of `models.py` on the IMDB reviews and report its test accuracy.
+
+    python sentiment_analysis.py                        the required setting: 1 block, 5 epochs, learning rate 1e-4
+    python sentiment_analysis.py --sample               the same way on a few hundred reviews, without network
+    python sentiment_analysis.py evaluate --run runs/required
+
+A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.md says what accuracy to expect and in
+what time.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.ticker import MaxNLocator
+from torch.nn import functional as F
+from torchtext.vocab import Vocab
+from tqdm import tqdm
+
+import imdb
+from files import Unreachable, UserError, run_command, whole_file, write_text
+from models import MyTransformer
+
+SAMPLE_DIR = Path(__file__).parent / "sample_reviews"
+REQUIRED = dict(name="required", blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False,
+                min_freq=10)
+# A few dozen steps at 1e-4 teach nothing, and few words stand ten times in a few hundred short reviews.
+SAMPLE = REQUIRED | dict(name="sample", epochs=20, lr=1e-3, batch_size=16, min_freq=2)
+
+
+def set_seed(seed=42):
+    """np.random.seed(42) and torch.manual_seed(42), or another seed."""
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, max_len=500, batch_size=32, seed=42,
+                   device="cpu"):
+    """Everything that training needs, as the exercise's skeleton has it.
+
+    Args:
+        source: the archive or the extracted folder; None stands for `.data`, to which the archive is downloaded.
+
+    Returns:
+        train_set, valid_set, test_set (`imdb.ReviewSet`), train_loader, valid_loader, test_loader (iterate over ids
+        (B, T) and float labels (B,)), vocab (with `.vectors`), pad_id.
+    """
+    set_seed(seed)
+    source = Path(source or imdb.find_source(".data"))
+    expected_digest = None if source == SAMPLE_DIR else imdb.CONTENT_SHA256
+    reviews = imdb.load_reviews(source, cache_dir, expected_digest=expected_digest)
+    is_train = ~reviews.test
+    is_valid = np.zeros_like(is_train)
+    is_valid[is_train] = imdb.split_by_movie(reviews.movies[is_train], share=0.2)
+    is_train &= ~is_valid
+    vocab = imdb.build_vocab(reviews, is_train, min_freq=min_freq)
+    covered = imdb.add_glove(vocab, glove_dim, cache_dir)
+    print(f"{is_train.sum():,} reviews to train on, {is_valid.sum():,} of other films to validate, "
+          f"{reviews.test.sum():,} to test; {len(vocab):,} words, {covered:.1%} of them in GloVe")
+    train_set, valid_set, test_set = (imdb.ReviewSet(reviews, chosen, vocab, max_len, device)
+                                      for chosen in (is_train, is_valid, reviews.test))
+    train_loader = imdb.BucketLoader(train_set, batch_size, shuffle=True)
+    valid_loader, test_loader = (imdb.BucketLoader(part, batch_size) for part in (valid_set, test_set))
+    return train_set, valid_set, test_set, train_loader, valid_loader, test_loader, vocab, vocab.stoi["<pad>"]
+
+
+def autocast(device):
+    """Half precision on CUDA (bfloat16 where the GPU has it), float32 on the CPU."""
+    half = torch.float16
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        half = torch.bfloat16
+    return torch.autocast(device.type, half if device.type == "cuda" else torch.bfloat16, device.type == "cuda")
+
+
+def train_epoch(model, loader, optimizer, scaler, device, title):
+    """One pass over the training reviews; returns the mean loss."""
+    model.train()
+    total, count = 0.0, 0
+    bar = tqdm(loader, desc=title, unit=" batches", leave=False)
+    for step, (ids, labels) in enumerate(bar, 1):
+        with autocast(device):
+            loss = F.binary_cross_entropy_with_logits(model(ids).squeeze(1), labels)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        value = loss.item()
+        if not np.isfinite(value):
+            bar.close()
+            raise UserError(f"the loss became {value} in {title}, step {step}; a smaller --lr is the likely cure.")
+        total, count = total + value * len(labels), count + len(labels)
+        bar.set_postfix_str(f"loss {total / count:.4f}", refresh=False)
+    return total / count
+
+
+@torch.no_grad()
+def evaluate(model, loader, device, title):
+    """Loss, accuracy and confusion matrix (rows: true negative, positive; columns: predicted) of a loader's reviews."""
+    model.eval()
+    total, confusion = 0.0, torch.zeros(2, 2, dtype=torch.long)
+    for ids, labels in tqdm(loader, desc=title, unit=" batches", leave=False):
+        with autocast(device):
+            logits = model(ids).squeeze(1).float()
+        total += F.binary_cross_entropy_with_logits(logits, labels, reduction="sum").item()
+        codes = 2 * labels.long() + (logits > 0)
+        confusion += torch.bincount(codes, minlength=4).reshape(2, 2).cpu()
+    count = int(confusion.sum())
+    return {"loss": total / count, "accuracy": int(confusion.trace()) / count, "confusion": confusion.tolist()}
+
+
+def train(args):
+    """The whole job: data, training, plot, test; everything goes to `runs/NAME/`."""
+    started = time.time()
+    source, is_sample = choose_source(args)
+    device = choose_device(args.device)
+    folder = Path(args.runs_dir, args.name)
+    mark = "SAMPLE " if is_sample else ""
+    _, _, _, train_loader, valid_loader, test_loader, vocab, _ = load_imdb_data(
+        source, args.cache_dir, args.glove_dim, args.min_freq, args.max_len, args.batch_size, args.seed, device)
+    torch.manual_seed(args.seed)  # again, so that weights and dropout do not depend on what the data step drew
+    model = MyTransformer(vocab, args.max_len, args.blocks, args.dropout, args.freeze).to(device)
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.lr, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+    names = "blocks epochs lr batch_size max_len dropout freeze min_freq glove_dim"
+    metrics = {"data": "SAMPLE" if is_sample else "IMDB", "seed": args.seed,
+               "settings": {name: getattr(args, name) for name in names.split()},
+               "content_digest": None if is_sample else imdb.CONTENT_SHA256,
+               "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
+               "threads": torch.get_num_threads(),
+               "versions": {name: version(name) for name in ("torch", "torchtext", "spacy", "numpy")} | {
+                   "python": platform.python_version()},
+               "words": len(vocab), "epochs": []}
+    print(f"{mark}{args.blocks} block(s), {args.epochs} epochs, learning rate {args.lr:g}, batches of "
+          f"{args.batch_size}, at most {args.max_len} tokens, seed {args.seed}, {metrics['device']}")
+
+    for epoch in range(1, args.epochs + 1):
+        epoch_started = time.time()
+        train_loss = train_epoch(model, train_loader, optimizer, scaler, device, f"epoch {epoch}")
+        seconds = time.time() - epoch_started
+        valid = evaluate(model, valid_loader, device, "validation")
+        rate = int(train_loader.dataset.lengths.sum() / seconds)
+        metrics["epochs"].append({"train_loss": train_loss, "valid_loss": valid["loss"],
+                                  "valid_accuracy": valid["accuracy"], "seconds": seconds, "tokens_per_second": rate})
+        print(f"{mark}epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
+              f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s  {rate:9,} tokens/s")
+
+    metrics["test"] = evaluate(model, test_loader, device, "test")
+    metrics["seconds"] = time.time() - started
+    save_model(folder / "model.pt", model, vocab, metrics)
+    plot_losses(metrics, folder / "loss.png")
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    print_test(metrics["test"], mark)
+    print(f"{mark}{metrics['seconds']:.0f} s in all; {folder} holds metrics.json, loss.png and model.pt")
+
+
+def print_test(test, mark):
+    """The test figures in two lines."""
+    (negative, false_positive), (false_negative, positive) = test["confusion"]
+    print(f"{mark}test loss {test['loss']:.4f}  test accuracy {test['accuracy']:.2%}")
+    print(f"{mark}negative reviews: {negative:,} right, {false_positive:,} wrong; "
+          f"positive reviews: {positive:,} right, {false_negative:,} wrong")
+
+
+def save_model(path, model, vocab, metrics):
+    """Weights, settings and vocabulary: all that the network needs to judge a text."""
+    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    with whole_file(path) as temporary:
+        torch.save({"state": state, "words": vocab.itos, "settings": metrics["settings"], "data": metrics["data"]},
+                   temporary)
+
+
+def load_model(path, device):
+    """The network of a `model.pt`, its vocabulary, settings and kind of data ("IMDB" or "SAMPLE")."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        vocab = Vocab(Counter(), specials=saved["words"])
+        vocab.vectors = saved["state"]["embedding.weight"]
+        settings = saved["settings"]
+        model = MyTransformer(vocab, settings["max_len"], settings["blocks"], settings["dropout"])
+        model.load_state_dict(saved["state"])
+        return model.to(device).eval(), vocab, settings, saved["data"]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; train first, or name the run's folder with --run.") from error
+    except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
+        raise UserError(f"{path} is not a model of this program, or is damaged; train again.") from error
+
+
+def evaluate_run(args):
+    """Print the test figures of a finished run once more."""
+    device = choose_device(args.device)
+    model, vocab, settings, data = load_model(Path(args.run, "model.pt"), device)
+    mark, digest = ("SAMPLE ", None) if data == "SAMPLE" else ("", imdb.CONTENT_SHA256)
+    source = SAMPLE_DIR if data == "SAMPLE" else imdb.find_source(args.data_dir or ".data")
+    reviews = imdb.load_reviews(source, args.cache_dir, expected_digest=digest)
+    test_set = imdb.ReviewSet(reviews, reviews.test, vocab, settings["max_len"], device)
+    test = evaluate(model, imdb.BucketLoader(test_set, settings["batch_size"]), device, "test")
+    print_test(test, mark)
+
+
+def plot_losses(metrics, path):
+    """Training and validation loss per epoch as a picture."""
+    epochs = range(1, len(metrics["epochs"]) + 1)
+    figure, axes = plt.subplots(figsize=(6, 3.75), layout="constrained")
+    axes.plot(epochs, [epoch["train_loss"] for epoch in metrics["epochs"]], "o-", label="training")
+    axes.plot(epochs, [epoch["valid_loss"] for epoch in metrics["epochs"]], "s--", label="validation")
+    axes.set(xlabel="epoch", ylabel="binary cross-entropy",
+             title=f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.2%}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=200)
+    plt.close(figure)
+
+
+def choose_source(args):
+    """The reviews to train on, and whether they are the sample: it serves when IMDB can not be had."""
+    if args.sample:
+        return SAMPLE_DIR, True
+    try:
+        return imdb.find_source(args.data_dir or ".data"), False
+    except Unreachable as error:
+        if args.data_dir:
+            raise
+        print(f"{error}\nGoing on with the SAMPLE of {SAMPLE_DIR.name}/: its figures say nothing about IMDB.")
+        vars(args).update(SAMPLE)
+        return SAMPLE_DIR, True
+
+
+def choose_device(name):
+    """The torch device of that name; "auto" takes CUDA when there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here; leave --device out, or choose a machine with a GPU.")
+    return torch.device(name)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that refuses in one sentence."""
+
+    def error(self, message):
+        raise UserError(f"{message} (--help shows all options).")
+
+
+def positive(kind):
+    """An argparse type: a number of that kind above 0."""
+    def convert(text):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+    convert.__name__ = f"positive {kind.__name__}"
+    return convert
+
+
+def probability(text):
+    """An argparse type: a number from 0 up to, not including, 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise ValueError
+    return value
+
+
+def parse_args(argv=None):
+    """Options of the command line; what `--sample` means is in SAMPLE, and given options come before it."""
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    common = Parser(add_help=False)
+    common.add_argument("--data-dir", help=f"folder with {imdb.ARCHIVE} or aclImdb/ (if not given: .data, to which the "
+                        "archive is downloaded)")
+    common.add_argument("--cache-dir", default=".cache", help="folder for what need not be computed twice")
+    common.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the network runs")
+
+    parser = Parser(description=__doc__.partition("\n")[0], formatter_class=formatter, parents=[common])
+    parser.add_argument("--sample", action="store_true", help="train on the small sample_reviews/ instead of IMDB")
+    parser.add_argument("--blocks", type=positive(int), help="transformer blocks")
+    parser.add_argument("--epochs", type=positive(int), help="passes over the training reviews")
+    parser.add_argument("--lr", type=positive(float), help="Adam's learning rate")
+    parser.add_argument("--batch-size", type=positive(int), help="reviews in a batch")
+    parser.add_argument("--max-len", type=positive(int), help="tokens of a review that are read")
+    parser.add_argument("--dropout", type=probability, help="dropout after the attention")
+    parser.add_argument("--freeze", action="store_true", help="keep GloVe's vectors as they are")
+    parser.add_argument("--min-freq", type=positive(int), help="how often a word must occur to be in the vocabulary")
+    parser.add_argument("--glove-dim", type=int, default=50, choices=imdb.GLOVE_DIMS, help="features of a word vector")
+    parser.add_argument("--seed", type=int, default=42, help="seed of numpy and torch")
+    parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs")
+    parser.add_argument("--name", help="name of the run: its results go to RUNS_DIR/NAME")
+    parser.set_defaults(command=train, **REQUIRED)
+    commands = parser.add_subparsers(title="other commands")
+    command = commands.add_parser("evaluate", parents=[common], formatter_class=formatter,
+                                  help="print the test figures of a finished run")
+    command.add_argument("--run", required=True, help="folder of the run")
+    command.set_defaults(command=evaluate_run)
+
+    if parser.parse_args(argv).__dict__.get("sample"):
+        parser.set_defaults(**SAMPLE)
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args()
+    args.command(args)
+
+
+if __name__ == "__main__":
+    run_command(main)
