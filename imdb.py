@@ -121,7 +121,7 @@ def spacy_tokenizer():
 def tokenize(texts):
     """Split texts into spaCy's tokens, in lower case; `<br />` and any run of white space separate as one space does.
 
-    spaCy's rules work inside a piece of text between two spaces, so each distinct piece is tokenized once and its tokens
+    spaCy's rules work inside a piece of text between two spaces: each distinct piece is tokenized once and its tokens
     are copied to wherever it stands. The one rule that looks across a space joins smileys written apart, ": )"; here
     they stay two tokens, as written, in about 1 of 5,000 reviews.
 
