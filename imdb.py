@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +241,22 @@ def split_by_movie(movies, share):
     return np.isin(movies, order[np.cumsum(sizes) <= share * len(movies)])
 
 
+def keep(reviews, chosen):
+    """The chosen reviews alone, as `Reviews` with the same words."""
+    lengths = np.diff(reviews.starts)[chosen]
+    return replace(reviews, tokens=reviews.tokens[ranges(reviews.starts[:-1][chosen], lengths)],
+                   starts=np.cumsum([0, *lengths]), labels=reviews.labels[chosen], movies=reviews.movies[chosen],
+                   test=reviews.test[chosen])
+
+
+def is_known(reviews):
+    """True for each test review whose tokens are also those of a review to train on, labelled or not."""
+    ends = list(zip(reviews.starts[:-1], reviews.starts[1:], strict=True))
+    texts = [reviews.tokens[start:end].tobytes() for start, end in ends]
+    seen = {text for text, test in zip(texts, reviews.test, strict=True) if not test}
+    return np.array([test and text in seen for text, test in zip(texts, reviews.test, strict=True)])
+
+
 def build_vocab(reviews, chosen, max_size=25_000, min_freq=10):
     """A `torchtext.vocab.Vocab` ("<unk>" is 0, "<pad>" is 1) of the reviews where `chosen` is True."""
     counts = np.bincount(reviews.tokens[np.repeat(chosen, np.diff(reviews.starts))], minlength=len(reviews.words))
@@ -285,18 +301,29 @@ def load_glove(dim, cache_dir):
 
 
 class ReviewSet:
-    """Reviews as ids of the vocabulary, at most `max_len` tokens each; item i is (ids (T,), label ())."""
+    """Reviews as ids of the vocabulary, at most `max_len` tokens each; item i is (ids (T,), label ()).
 
-    def __init__(self, reviews, chosen, vocab, max_len, device="cpu"):
+    Args:
+        reviews: a `Reviews`.
+        chosen: (number of reviews) bool, which of them to take.
+        both_ends: keep the first and the last `max_len` / 2 tokens of a longer review, not the first `max_len`.
+        channels: (number of tokens of `reviews`, C), numbers that go with each token, or None.
+    """
+
+    def __init__(self, reviews, chosen, vocab, max_len, device="cpu", both_ends=False, channels=None):
         lengths = np.diff(reviews.starts)[chosen]
         kept = np.minimum(lengths, max_len)
         positions = ranges(reviews.starts[:-1][chosen], kept)
+        if both_ends:
+            place = ranges(np.zeros_like(kept), kept)
+            positions += np.where(place >= max_len // 2, np.repeat(lengths - kept, kept), 0)
         id_of = np.array([vocab.stoi[word] for word in reviews.words], np.int32)
         self.pad_id = vocab.stoi["<pad>"]
         self.lengths = kept
         self.starts = torch.from_numpy(np.cumsum(kept) - kept).to(device)
         self.ids = torch.from_numpy(id_of[reviews.tokens[positions]]).to(device)
         self.labels = torch.from_numpy(reviews.labels[chosen]).float().to(device)
+        self.channels = None if channels is None else torch.from_numpy(channels[positions]).to(device)
 
     def __len__(self):
         return len(self.labels)
@@ -306,15 +333,18 @@ class ReviewSet:
         return self.ids[first:first + self.lengths[i]].long(), self.labels[i]
 
     def batch(self, chosen):
-        """Reviews `chosen` (list of B indices) padded to the longest of them -> ids (B, T), labels (B,)."""
+        """Reviews `chosen` (B indices), padded to the longest -> ids (B, T), channels (B, T, C) if any, labels (B,)."""
         device = self.ids.device
         lengths = torch.from_numpy(self.lengths[chosen])
         T = max(int(lengths.max()), 1)
         chosen = torch.from_numpy(chosen).to(device, non_blocking=True)
         real = torch.arange(T, device=device) < lengths.to(device, non_blocking=True).unsqueeze(1)  # (B, T)
         positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=device)  # (B, T)
-        ids = self.ids[positions.clamp(max=len(self.ids) - 1)].long()
-        return ids.masked_fill(~real, self.pad_id), self.labels[chosen]
+        positions = positions.clamp(max=len(self.ids) - 1)
+        ids = self.ids[positions].long().masked_fill(~real, self.pad_id)
+        if self.channels is None:
+            return ids, self.labels[chosen]
+        return ids, self.channels[positions].float(), self.labels[chosen]
 
 
 class BucketLoader:
@@ -322,6 +352,7 @@ class BucketLoader:
 
     def __init__(self, reviews, batch_size, shuffle=False):
         self.dataset, self.batch_size, self.shuffle = reviews, batch_size, shuffle
+        self.order = None  # of the reviews, batch after batch, where nothing is shuffled
 
     def __len__(self):
         return -(-len(self.dataset) // self.batch_size)
@@ -330,7 +361,7 @@ class BucketLoader:
         keys = self.dataset.lengths
         if self.shuffle:  # lengths blurred by a tenth: similar lengths together, but never the same reviews
             keys = keys * np.random.uniform(0.9, 1.1, len(keys))
-        order = np.argsort(keys, kind="stable")
+        order = self.order = np.argsort(keys, kind="stable")
         batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]
         if self.shuffle:
             np.random.shuffle(batches)

@@ -113,23 +113,28 @@ class MyTransformer(nn.Module):
         num_of_blocks: how many blocks stand one after the other.
         dropout: the blocks' dropout.
         freeze: whether the word vectors stay as they are in training.
+        channels: C, how many numbers go with each token beside its word vector (a bonus; the exercise has none).
+        input_dropout: probability with which a feature of a word vector is dropped in training.
     """
 
-    def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False):
+    def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False, channels=0, input_dropout=0.0):
         super().__init__()
         self.max_len = max_len
         self.pad_id = vocab.stoi["<pad>"]
         self.embedding = nn.Embedding.from_pretrained(vocab.vectors.clone(), freeze=freeze, padding_idx=self.pad_id)
-        d = self.embedding.embedding_dim
+        self.input_dropout = nn.Dropout(input_dropout)
+        d = self.embedding.embedding_dim + channels
         self.blocks = nn.ModuleList(MyTransformerBlock(max_len, d, dropout) for _ in range(num_of_blocks))
         self.fc = nn.Linear(d, 1)
 
-    def forward(self, ids):
-        """ids (B, T) -> logits (B, 1). Raises ValueError if T is longer than `max_len`."""
+    def forward(self, ids, channels=None):
+        """ids (B, T), channels (B, T, C) if any -> logits (B, 1). Raises ValueError if T is longer than `max_len`."""
         if ids.shape[1] > self.max_len:
             raise ValueError(f"the batch has {ids.shape[1]} tokens a review; the network takes at most {self.max_len}")
         mask = ids != self.pad_id  # (B, T)
-        x = self.embedding(ids)  # (B, T, d)
+        x = self.input_dropout(self.embedding(ids))  # (B, T, d)
+        if channels is not None:
+            x = torch.cat([x, channels], dim=2)  # (B, T, d), d now counts the channels
         for block in self.blocks:
             x = block(x, mask)
         real = mask.unsqueeze(2)  # (B, T, 1)

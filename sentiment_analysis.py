@@ -1,7 +1,9 @@
 """Train the transformer of `models.py` on the IMDB reviews and report its test accuracy.
 
     python sentiment_analysis.py                        the required setting: 1 block, 5 epochs, learning rate 1e-4
-    python sentiment_analysis.py --sample               the same way on a few hundred reviews, without network
+    python sentiment_analysis.py --preset bonus         n-gram channels beside the word vectors, labels only
+    python sentiment_analysis.py --preset bonus-unsup   and the 50,000 unlabelled reviews as well
+    python sentiment_analysis.py --sample               a few hundred short reviews, without network
     python sentiment_analysis.py evaluate --run runs/required
 
 A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.md says what accuracy to expect and in
@@ -24,15 +26,21 @@ from torch.nn import functional as F
 from torchtext.vocab import Vocab
 from tqdm import tqdm
 
+import features
 import imdb
 from files import Unreachable, UserError, run_command, whole_file, write_text
 from models import MyTransformer
 
 SAMPLE_DIR = Path(__file__).parent / "sample_reviews"
 REQUIRED = dict(name="required", blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False,
-                min_freq=10)
+                min_freq=10, glove_dim=50, valid_share=0.2, schedule="constant", input_dropout=0.0, both_ends=False,
+                ngrams=None)
+BONUS = REQUIRED | dict(name="bonus", epochs=4, lr=1e-3, batch_size=64, max_len=400, valid_share=0.05,
+                        schedule="one-cycle", input_dropout=0.2, both_ends=True, ngrams="labels")
+PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": BONUS | dict(name="bonus-unsup", ngrams="unsup")}
 # A few dozen steps at 1e-4 teach nothing, and few words stand ten times in a few hundred short reviews.
 SAMPLE = REQUIRED | dict(name="sample", epochs=20, lr=1e-3, batch_size=16, min_freq=2)
+MIN_REVIEWS = {"labels": 2, "unsup": 4}  # that must hold an n-gram: what `model.pt` has room for
 
 
 def set_seed(seed=42):
@@ -42,33 +50,42 @@ def set_seed(seed=42):
 
 
 def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, max_len=500, batch_size=32, seed=42,
-                   device="cpu"):
+                   device="cpu", valid_share=0.2, both_ends=False, ngrams=None):
     """Everything that training needs, as the exercise's skeleton has it.
 
     Args:
         source: the archive or the extracted folder; None stands for `.data`, to which the archive is downloaded.
+        ngrams: None, or the source of n-gram channels: "labels", or "unsup" for the unlabelled reviews as well.
 
     Returns:
         train_set, valid_set, test_set (`imdb.ReviewSet`), train_loader, valid_loader, test_loader (iterate over ids
-        (B, T) and float labels (B,)), vocab (with `.vectors`), pad_id.
+        (B, T), channels (B, T, C) if there are any, and float labels (B,)), vocab (with `.vectors`), pad_id.
     """
     set_seed(seed)
     source = Path(source or imdb.find_source(".data"))
     expected_digest = None if source == SAMPLE_DIR else imdb.CONTENT_SHA256
-    reviews = imdb.load_reviews(source, cache_dir, expected_digest=expected_digest)
-    is_train = ~reviews.test
+    reviews = imdb.load_reviews(source, cache_dir, unsup=ngrams == "unsup", expected_digest=expected_digest)
+    is_train = ~reviews.test & (reviews.labels >= 0)
     is_valid = np.zeros_like(is_train)
-    is_valid[is_train] = imdb.split_by_movie(reviews.movies[is_train], share=0.2)
+    is_valid[is_train] = imdb.split_by_movie(reviews.movies[is_train], valid_share)
     is_train &= ~is_valid
     vocab = imdb.build_vocab(reviews, is_train, min_freq=min_freq)
     covered = imdb.add_glove(vocab, glove_dim, cache_dir)
     print(f"{is_train.sum():,} reviews to train on, {is_valid.sum():,} of other films to validate, "
           f"{reviews.test.sum():,} to test; {len(vocab):,} words, {covered:.1%} of them in GloVe")
-    train_set, valid_set, test_set = (imdb.ReviewSet(reviews, chosen, vocab, max_len, device)
-                                      for chosen in (is_train, is_valid, reviews.test))
+    channels, table = None, None
+    if ngrams:
+        channels, table = features.load_channels(reviews, is_train, MIN_REVIEWS[ngrams], cache_dir)
+        print(f"{channels.shape[1]} channels of {sum(map(len, table.keys)):,} n-grams"
+              + f", {(reviews.labels < 0).sum():,} unlabelled reviews among their sources" * (ngrams == "unsup"))
+    sets = train_set, valid_set, test_set = [
+        imdb.ReviewSet(reviews, chosen, vocab, max_len, device, both_ends, channels)
+        for chosen in (is_train, is_valid, reviews.test)]
+    test_set.known = imdb.is_known(reviews)[reviews.test]
+    train_set.table = table
     train_loader = imdb.BucketLoader(train_set, batch_size, shuffle=True)
-    valid_loader, test_loader = (imdb.BucketLoader(part, batch_size) for part in (valid_set, test_set))
-    return train_set, valid_set, test_set, train_loader, valid_loader, test_loader, vocab, vocab.stoi["<pad>"]
+    valid_loader, test_loader = (imdb.BucketLoader(part, batch_size) for part in sets[1:])
+    return *sets, train_loader, valid_loader, test_loader, vocab, vocab.stoi["<pad>"]
 
 
 def autocast(device):
@@ -79,18 +96,19 @@ def autocast(device):
     return torch.autocast(device.type, half if device.type == "cuda" else torch.bfloat16, device.type == "cuda")
 
 
-def train_epoch(model, loader, optimizer, scaler, device, title):
+def train_epoch(model, loader, optimizer, scheduler, scaler, device, title):
     """One pass over the training reviews; returns the mean loss."""
     model.train()
     total, count = 0.0, 0
     bar = tqdm(loader, desc=title, unit=" batches", leave=False)
-    for step, (ids, labels) in enumerate(bar, 1):
+    for step, (*inputs, labels) in enumerate(bar, 1):
         with autocast(device):
-            loss = F.binary_cross_entropy_with_logits(model(ids).squeeze(1), labels)
+            loss = F.binary_cross_entropy_with_logits(model(*inputs).squeeze(1), labels)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
+        scheduler.step()
         value = loss.item()
         if not np.isfinite(value):
             bar.close()
@@ -101,18 +119,30 @@ def train_epoch(model, loader, optimizer, scaler, device, title):
 
 
 @torch.no_grad()
-def evaluate(model, loader, device, title):
-    """Loss, accuracy and confusion matrix (rows: true negative, positive; columns: predicted) of a loader's reviews."""
+def predict_logits(model, loader, device, title):
+    """The logit of each review of a loader that does not shuffle, in the order of its set."""
     model.eval()
-    total, confusion = 0.0, torch.zeros(2, 2, dtype=torch.long)
-    for ids, labels in tqdm(loader, desc=title, unit=" batches", leave=False):
+    logits = []
+    for *inputs, _ in tqdm(loader, desc=title, unit=" batches", leave=False):
         with autocast(device):
-            logits = model(ids).squeeze(1).float()
-        total += F.binary_cross_entropy_with_logits(logits, labels, reduction="sum").item()
-        codes = 2 * labels.long() + (logits > 0)
-        confusion += torch.bincount(codes, minlength=4).reshape(2, 2).cpu()
-    count = int(confusion.sum())
-    return {"loss": total / count, "accuracy": int(confusion.trace()) / count, "confusion": confusion.tolist()}
+            logits.append(model(*inputs).squeeze(1).float())
+    logits = torch.cat(logits)
+    return torch.empty_like(logits).scatter_(0, torch.from_numpy(loader.order).to(logits.device), logits)
+
+
+def figures(logits, labels):
+    """Loss, accuracy and confusion matrix (rows: true negative, positive; columns: predicted)."""
+    loss = F.binary_cross_entropy_with_logits(logits, labels).item()
+    confusion = torch.bincount(2 * labels.long() + (logits > 0), minlength=4).reshape(2, 2)
+    return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
+
+
+def test(model, loader, device):
+    """`figures` on the test reviews, and the accuracy without those that are among the reviews to train on."""
+    logits, labels = predict_logits(model, loader, device, "test"), loader.dataset.labels
+    new = torch.from_numpy(~loader.dataset.known).to(logits.device)
+    return figures(logits, labels) | {"known_reviews": int((~new).sum()),
+                                      "accuracy_without_known": figures(logits[new], labels[new])["accuracy"]}
 
 
 def train(args):
@@ -122,15 +152,19 @@ def train(args):
     device = choose_device(args.device)
     folder = Path(args.runs_dir, args.name)
     mark = "SAMPLE " if is_sample else ""
-    _, _, _, train_loader, valid_loader, test_loader, vocab, _ = load_imdb_data(
-        source, args.cache_dir, args.glove_dim, args.min_freq, args.max_len, args.batch_size, args.seed, device)
-    torch.manual_seed(args.seed)  # again, so that weights and dropout do not depend on what the data step drew
-    model = MyTransformer(vocab, args.max_len, args.blocks, args.dropout, args.freeze).to(device)
+    settings = {name: getattr(args, name) for name in REQUIRED if name != "name"}
+    train_set, _, _, train_loader, valid_loader, test_loader, vocab, _ = load_imdb_data(
+        source, args.cache_dir, args.glove_dim, args.min_freq, args.max_len, args.batch_size, args.seed, device,
+        args.valid_share, args.both_ends, args.ngrams)
+    set_seed(args.seed)  # again, so that training does not depend on what the data step drew
+    settings["channels"] = train_set.channels.shape[1] if args.ngrams else 0
+    model = build_model(vocab, settings).to(device)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.lr, fused=True)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    if args.schedule == "one-cycle":
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(train_loader))
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    names = "blocks epochs lr batch_size max_len dropout freeze min_freq glove_dim"
-    metrics = {"data": "SAMPLE" if is_sample else "IMDB", "seed": args.seed,
-               "settings": {name: getattr(args, name) for name in names.split()},
+    metrics = {"data": "SAMPLE" if is_sample else "IMDB", "seed": args.seed, "settings": settings,
                "content_digest": None if is_sample else imdb.CONTENT_SHA256,
                "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
                "threads": torch.get_num_threads(),
@@ -142,18 +176,18 @@ def train(args):
 
     for epoch in range(1, args.epochs + 1):
         epoch_started = time.time()
-        train_loss = train_epoch(model, train_loader, optimizer, scaler, device, f"epoch {epoch}")
+        train_loss = train_epoch(model, train_loader, optimizer, scheduler, scaler, device, f"epoch {epoch}")
         seconds = time.time() - epoch_started
-        valid = evaluate(model, valid_loader, device, "validation")
+        valid = figures(predict_logits(model, valid_loader, device, "validation"), valid_loader.dataset.labels)
         rate = int(train_loader.dataset.lengths.sum() / seconds)
         metrics["epochs"].append({"train_loss": train_loss, "valid_loss": valid["loss"],
                                   "valid_accuracy": valid["accuracy"], "seconds": seconds, "tokens_per_second": rate})
         print(f"{mark}epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
               f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s  {rate:9,} tokens/s")
 
-    metrics["test"] = evaluate(model, test_loader, device, "test")
+    metrics["test"] = test(model, test_loader, device)
     metrics["seconds"] = time.time() - started
-    save_model(folder / "model.pt", model, vocab, metrics)
+    save_model(folder / "model.pt", model, vocab, train_set.table, metrics)
     plot_losses(metrics, folder / "loss.png")
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     print_test(metrics["test"], mark)
@@ -163,29 +197,42 @@ def train(args):
 def print_test(test, mark):
     """The test figures in two lines."""
     (negative, false_positive), (false_negative, positive) = test["confusion"]
-    print(f"{mark}test loss {test['loss']:.4f}  test accuracy {test['accuracy']:.2%}")
+    print(f"{mark}test loss {test['loss']:.4f}  test accuracy {test['accuracy']:.2%}  "
+          f"({test['accuracy_without_known']:.2%} without the {test['known_reviews']} that were trained on as well)")
     print(f"{mark}negative reviews: {negative:,} right, {false_positive:,} wrong; "
           f"positive reviews: {positive:,} right, {false_negative:,} wrong")
 
 
-def save_model(path, model, vocab, metrics):
-    """Weights, settings and vocabulary: all that the network needs to judge a text."""
-    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+def build_model(vocab, settings):
+    """A new network with the given settings."""
+    return MyTransformer(vocab, settings["max_len"], settings["blocks"], settings["dropout"], settings["freeze"],
+                         settings["channels"], settings["input_dropout"])
+
+
+def save_model(path, model, vocab, table, metrics):
+    """Weights, settings, vocabulary and n-grams: all that the network needs to judge a text."""
+    saved = {"state": {name: tensor.cpu() for name, tensor in model.state_dict().items()}, "words": vocab.itos,
+             "settings": metrics["settings"], "data": metrics["data"]}
+    if table:
+        saved["ngrams"] = {"words": table.words, "keys": [torch.from_numpy(keys) for keys in table.keys],
+                           "values": [torch.from_numpy(values) for values in table.values]}
     with whole_file(path) as temporary:
-        torch.save({"state": state, "words": vocab.itos, "settings": metrics["settings"], "data": metrics["data"]},
-                   temporary)
+        torch.save(saved, temporary)
 
 
 def load_model(path, device):
-    """The network of a `model.pt`, its vocabulary, settings and kind of data ("IMDB" or "SAMPLE")."""
+    """What a `model.pt` holds: network, vocabulary, n-grams or None, settings, kind of data ("IMDB" or "SAMPLE")."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         vocab = Vocab(Counter(), specials=saved["words"])
         vocab.vectors = saved["state"]["embedding.weight"]
-        settings = saved["settings"]
-        model = MyTransformer(vocab, settings["max_len"], settings["blocks"], settings["dropout"])
+        model = build_model(vocab, saved["settings"])
         model.load_state_dict(saved["state"])
-        return model.to(device).eval(), vocab, settings, saved["data"]
+        table = None
+        if "ngrams" in saved:
+            keys, values = ([tensor.numpy() for tensor in saved["ngrams"][name]] for name in ("keys", "values"))
+            table = features.Table(saved["ngrams"]["words"], keys, values)
+        return model.to(device).eval(), vocab, table, saved["settings"], saved["data"]
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; train first, or name the run's folder with --run.") from error
     except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
@@ -195,13 +242,17 @@ def load_model(path, device):
 def evaluate_run(args):
     """Print the test figures of a finished run once more."""
     device = choose_device(args.device)
-    model, vocab, settings, data = load_model(Path(args.run, "model.pt"), device)
+    model, vocab, table, settings, data = load_model(Path(args.run, "model.pt"), device)
     mark, digest = ("SAMPLE ", None) if data == "SAMPLE" else ("", imdb.CONTENT_SHA256)
     source = SAMPLE_DIR if data == "SAMPLE" else imdb.find_source(args.data_dir or ".data")
-    reviews = imdb.load_reviews(source, args.cache_dir, expected_digest=digest)
-    test_set = imdb.ReviewSet(reviews, reviews.test, vocab, settings["max_len"], device)
-    test = evaluate(model, imdb.BucketLoader(test_set, settings["batch_size"]), device, "test")
-    print_test(test, mark)
+    reviews = imdb.load_reviews(source, args.cache_dir, settings["ngrams"] == "unsup", digest)
+    known = imdb.is_known(reviews)[reviews.test]
+    reviews = imdb.keep(reviews, reviews.test)
+    channels = table.channels(table.ids(reviews), reviews.starts) if table else None
+    test_set = imdb.ReviewSet(reviews, reviews.test, vocab, settings["max_len"], device, settings["both_ends"],
+                              channels)
+    test_set.known = known
+    print_test(test(model, imdb.BucketLoader(test_set, settings["batch_size"]), device), mark)
 
 
 def plot_losses(metrics, path):
@@ -270,7 +321,7 @@ def probability(text):
 
 
 def parse_args(argv=None):
-    """Options of the command line; what `--sample` means is in SAMPLE, and given options come before it."""
+    """Options of the command line; a given option comes before what `--preset` or `--sample` stand for."""
     formatter = argparse.ArgumentDefaultsHelpFormatter
     common = Parser(add_help=False)
     common.add_argument("--data-dir", help=f"folder with {imdb.ARCHIVE} or aclImdb/ (if not given: .data, to which the "
@@ -280,6 +331,7 @@ def parse_args(argv=None):
 
     parser = Parser(description=__doc__.partition("\n")[0], formatter_class=formatter, parents=[common])
     parser.add_argument("--sample", action="store_true", help="train on the small sample_reviews/ instead of IMDB")
+    parser.add_argument("--preset", choices=PRESETS, default="required", help="settings to start from")
     parser.add_argument("--blocks", type=positive(int), help="transformer blocks")
     parser.add_argument("--epochs", type=positive(int), help="passes over the training reviews")
     parser.add_argument("--lr", type=positive(float), help="Adam's learning rate")
@@ -288,7 +340,7 @@ def parse_args(argv=None):
     parser.add_argument("--dropout", type=probability, help="dropout after the attention")
     parser.add_argument("--freeze", action="store_true", help="keep GloVe's vectors as they are")
     parser.add_argument("--min-freq", type=positive(int), help="how often a word must occur to be in the vocabulary")
-    parser.add_argument("--glove-dim", type=int, default=50, choices=imdb.GLOVE_DIMS, help="features of a word vector")
+    parser.add_argument("--glove-dim", type=int, choices=imdb.GLOVE_DIMS, help="features of a word vector")
     parser.add_argument("--seed", type=int, default=42, help="seed of numpy and torch")
     parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs")
     parser.add_argument("--name", help="name of the run: its results go to RUNS_DIR/NAME")
@@ -299,8 +351,9 @@ def parse_args(argv=None):
     command.add_argument("--run", required=True, help="folder of the run")
     command.set_defaults(command=evaluate_run)
 
-    if parser.parse_args(argv).__dict__.get("sample"):
-        parser.set_defaults(**SAMPLE)
+    args = parser.parse_args(argv)
+    if args.command is train:
+        parser.set_defaults(**(SAMPLE if args.sample else PRESETS[args.preset]))
     return parser.parse_args(argv)
 
 

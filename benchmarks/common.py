@@ -1,0 +1,36 @@
+"""What every benchmark does at its end: print one table, write one JSON with the machine it ran on."""
+
+import json
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from files import write_text
+
+RESULTS = Path(__file__).parent.parent / "report" / "results"
+
+
+def print_table(rows, header=True):
+    """Print dicts with the same keys as aligned columns."""
+    if header:
+        print("  ".join(f"{key:>13}" for key in rows[0]), flush=True)
+    for row in rows:
+        cells = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
+        print("  ".join(f"{cell:>{max(13, len(key))}}" for key, cell in zip(row, cells, strict=True)), flush=True)
+
+
+def write_result(name, result):
+    """Write `report/results/NAME.json`."""
+    machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "python": platform.python_version(),
+               "torch": torch.__version__}
+    write_text(RESULTS / f"{name}.json", json.dumps(result | {"machine": machine}, indent=1) + "\n")
+
+
+def cpu_name():
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor() or "CPU"

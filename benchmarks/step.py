@@ -1,0 +1,167 @@
+"""Time of one training step of the network, beside PyTorch's encoder, PyTorch's fused kernels and bare matrix products.
+
+    python benchmarks/step.py --data-dir .data        about 10 minutes on 2 cores
+
+All take the same batches of ids from IMDB, the same word vectors and d, and take turns; a figure is a median over rounds.
+Ratios are the result: ours / theirs, lower is better for us.
+"""
+
+import argparse
+import os
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from common import print_table, write_result
+
+from models import MyTransformer
+from sentiment_analysis import load_imdb_data
+
+MAX_LEN = 500
+
+
+class FusedAttention(nn.Module):
+    """`MySelfAttention` through PyTorch's fused kernel."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.W_q, self.W_k, self.W_v = (nn.Linear(d, d, bias=False) for _ in range(3))
+
+    def forward(self, x, mask):
+        return F.scaled_dot_product_attention(self.W_q(x), self.W_k(x), self.W_v(x), attn_mask=mask.unsqueeze(1))
+
+
+class FusedLayerNorm(nn.Module):
+    """`MyLayerNorm` through PyTorch's fused kernel, which knows no mask: padding counts."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x, mask):
+        T = x.shape[1]
+        return F.layer_norm(x, x.shape[1:], self.gamma[:T], self.beta[:T], 1e-8)
+
+
+def fused_limit(vocab):
+    """Our network with the fused kernels in place of its two layers."""
+    model = MyTransformer(vocab, MAX_LEN, 1)
+    block, d = model.blocks[0], vocab.vectors.shape[1]
+    block.attention = FusedAttention(d)
+    block.norm1, block.norm2 = FusedLayerNorm((MAX_LEN, d)), FusedLayerNorm((MAX_LEN, d))
+    return model
+
+
+class PyTorchEncoder(nn.Module):
+    """`nn.TransformerEncoderLayer` in place of the block; the rest as in `MyTransformer`."""
+
+    def __init__(self, vocab):
+        super().__init__()
+        d = vocab.vectors.shape[1]
+        self.pad_id = vocab.stoi["<pad>"]
+        self.embedding = nn.Embedding.from_pretrained(vocab.vectors.clone(), freeze=False, padding_idx=self.pad_id)
+        self.layer = nn.TransformerEncoderLayer(d, nhead=1, dim_feedforward=d, batch_first=True)
+        self.fc = nn.Linear(d, 1)
+
+    def forward(self, ids):
+        mask = ids != self.pad_id
+        x = self.layer(self.embedding(ids), src_key_padding_mask=~mask) * mask.unsqueeze(2)
+        return self.fc(x.sum(1) / mask.sum(1, keepdim=True))
+
+
+def products(B, T, d, backward):
+    """The matrix products of one step, and nothing else, as a function."""
+    x, w = torch.randn(B * T, d), torch.randn(d, d)
+    q, k, v = (torch.randn(B, T, d) for _ in range(3))
+    a = torch.randn(B, T, T)
+    b = torch.randn(d)
+
+    def run():
+        for _ in range(5):  # W_q, W_k, W_v, fc1, fc2
+            torch.addmm(b, x, w)
+            if backward:
+                torch.mm(x, w)  # gradient of the input
+                torch.mm(x.t(), x)  # gradient of the weights
+        torch.bmm(q, k.transpose(1, 2))
+        torch.bmm(a, v)
+        if backward:
+            torch.bmm(a, k)  # of the queries
+            torch.bmm(a.transpose(1, 2), q)  # of the keys
+            torch.bmm(q, v.transpose(1, 2))  # of the weights of attention
+            torch.bmm(a.transpose(1, 2), v)  # of the values
+    return run
+
+
+def step_of(model, backward):
+    """A training step (or a forward pass in evaluation) as a function of ids and labels."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+
+    def run(ids, labels):
+        if not backward:
+            with torch.no_grad():
+                return model(ids)
+        loss = F.binary_cross_entropy_with_logits(model(ids).squeeze(1), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        return optimizer.step()
+    model.train(backward)
+    return run
+
+
+def measure(vocab, batches, backward, rounds):
+    """Seconds for all batches, the median over rounds, of each of the four."""
+    runs = {"ours": step_of(MyTransformer(vocab, MAX_LEN, 1), backward),
+            "encoder": step_of(PyTorchEncoder(vocab), backward),
+            "fused": step_of(fused_limit(vocab), backward)}
+    bare = [products(*ids.shape, vocab.vectors.shape[1], backward) for ids, _ in batches]
+    seconds = {name: [] for name in (*runs, "products")}
+    for _ in tqdm(range(rounds + 1), desc="rounds", leave=False):
+        total = dict.fromkeys(seconds, 0.0)
+        for (ids, labels), product in zip(batches, bare, strict=True):
+            for name, run in runs.items():
+                started = time.perf_counter()
+                run(ids, labels)
+                total[name] += time.perf_counter() - started
+            started = time.perf_counter()
+            product()
+            total["products"] += time.perf_counter() - started
+        for name in seconds:
+            seconds[name].append(total[name])
+    return {name: float(np.median(times[1:])) for name, times in seconds.items()}  # the first round warms up
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-dir", default=".data")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=10)
+    args = parser.parse_args()
+    _, _, _, loader, _, _, vocab, _ = load_imdb_data(args.data_dir)
+    chosen = set(np.linspace(0, len(loader) - 1, args.batches).astype(int))
+    batches = [batch for i, batch in enumerate(loader) if i in chosen]
+    rows = []
+    for d in (50, 300):
+        torch.manual_seed(0)
+        if d != 50:  # what the vectors hold does not matter for the time
+            vocab.vectors = torch.randn(len(vocab), d)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for backward in (False, True):
+                times = measure(vocab, batches, backward, args.rounds)
+                rows.append({"d": d, "threads": threads, "pass": "training step" if backward else "forward",
+                             "ms": 1000 * times["ours"] / len(batches),
+                             "ours / encoder (b)": times["ours"] / times["encoder"],
+                             "ours / fused (c)": times["ours"] / times["fused"],
+                             "products (d) / ours": times["products"] / times["ours"]})
+                print_table(rows[-1:], header=len(rows) == 1)
+    write_result("step", {"batch": 32, "batches": [list(ids.shape) for ids, _ in batches], "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
