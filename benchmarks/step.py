@@ -2,7 +2,7 @@
 
     python benchmarks/step.py --data-dir .data        about 10 minutes on 2 cores
 
-All take the same batches of ids from IMDB, the same word vectors and d, and take turns; a figure is a median over rounds.
+All take the same batches of IMDB ids, the same word vectors and d, and take turns; a figure is a median over rounds.
 Ratios are the result: ours / theirs, lower is better for us.
 """
 

@@ -1,0 +1,59 @@
+"""First start: from the archive to ids, beside the exercise's skeleton, which tokenizes the reviews twice.
+
+    python benchmarks/data.py --data-dir .data        about 3 minutes
+
+The skeleton's way, written from its description: torchtext's `basic_english` over the training reviews for the
+vocabulary, spaCy over each of the 50,000 reviews for the text. Its reviews are in memory; ours reads the archive.
+"""
+
+import argparse
+import time
+from collections import Counter
+
+import spacy
+from common import print_table, write_result
+from torchtext.data.utils import get_tokenizer
+from torchtext.vocab import Vocab
+from tqdm import tqdm
+
+import imdb
+
+
+def skeleton(texts):
+    """`texts`: dict from "train/pos/0_9.txt" to str -> ids of all reviews, as lists."""
+    basic, nlp = get_tokenizer("basic_english"), spacy.blank("en")
+    counter = Counter()
+    for name, text in texts.items():
+        if name.startswith("train/"):
+            counter.update(basic(text))
+    stoi = Vocab(counter, max_size=25_000, min_freq=10).stoi
+    return [[stoi[token.text] for token in nlp.tokenizer(text)] for text in tqdm(texts.values(), leave=False)]
+
+
+def ours(source):
+    """The ids of all reviews."""
+    reviews = imdb.read_reviews(source, expected_digest=imdb.CONTENT_SHA256)
+    vocab = imdb.build_vocab(reviews, ~reviews.test)
+    return [imdb.ReviewSet(reviews, part, vocab, 500) for part in (~reviews.test, reviews.test)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-dir", default=".data")
+    source = imdb.find_source(parser.parse_args().data_dir)
+    folders = [f"{part}/{label}" for part in ("train", "test") for label in ("pos", "neg")]
+    texts = {name: text.decode() for name, text in imdb.read_files(source, folders).items() if "urls_" not in name}
+    rows = []
+    for _ in range(2):
+        started = time.perf_counter()
+        ours(source)
+        between = time.perf_counter()
+        skeleton(texts)
+        rows.append({"ours, s": between - started, "skeleton, s": time.perf_counter() - between})
+        rows[-1]["ours / skeleton"] = rows[-1]["ours, s"] / rows[-1]["skeleton, s"]
+    print_table(rows)
+    write_result("data", {"rows": rows, "ratio": min(row["ours / skeleton"] for row in rows)})
+
+
+if __name__ == "__main__":
+    main()
