@@ -1,0 +1,577 @@
+"""Write five English sentences for each of ten two-word prefixes with GPT-2, through a clone of minGPT.
+
+    python generate_gpt2.py                               gpt2 from the Hugging Face hub, minGPT from GitHub
+    python generate_gpt2.py --prefix "My name"            another prefix; the option can be repeated
+    python generate_gpt2.py --weights DIR                 a local Hugging Face GPT-2 folder, without network
+
+Prints the sentences and writes `gpt2_sentences.json` and `gpt2_sentences.md` to `report/results/`. What cannot be had
+is replaced by the next best thing, and a notice says so: transformers for minGPT, a small GPT of our own for gpt2.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+import warnings
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from files import Unreachable, UserError, download, file_digest, run_command, whole_file
+
+# torch, spaCy, transformers and minGPT are imported where they are used, so that --help and refusals are quick.
+
+PREFIXES = ["My name", "This film", "She never", "Why does", "If you", "Two brothers", "Once upon", "Do not",
+            "Nobody knows", "After midnight"]
+SENTENCES = 5  # for each prefix
+ROUNDS = 5  # of drawing: the first, and four for the samples that found no end
+ROWS = 100  # of a batch at most, which bounds the memory
+MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+OWN_GPT = Path(__file__).parent / "pretrained" / "gpt-reviews"
+MINGPT_URL = "https://github.com/karpathy/minGPT"
+MINGPT_COMMIT = "37baab71b9abea1b76ab957409a1cc2fbfba8a26"
+HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+BPE_CACHE = Path(".cache", "gpt2")
+BPE_FILES = {  # Hugging Face's name: OpenAI's name for the same bytes, and their SHA-256
+    "vocab.json": ("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+    "merges.txt": ("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5")}
+
+
+# ---- The sentence: where it ends, and whether it may be shown
+
+OVER = re.compile("<\\|endoftext\\|>|[\n\r\v\f\x85\u2028\u2029]")  # the text, or its paragraph, is over
+TITLES = ["Lt.", "Col.", "Sgt.", "Capt.", "Maj.", "Cpl.", "Pvt.", "Cmdr.", "Det.", "Insp.", "Hon.", "Msgr."]
+MAY_END = re.compile(r"(?:[A-Za-z]\.){2,}|(?:Jr|Inc|Ltd|Co|Corp|I)\.")  # abbreviations that can also end a sentence
+
+
+def make_splitter():
+    """spaCy's English tokenizer, to which "Dr.", "U.S." and "3.5" are one token each, and its sentencizer."""
+    import spacy
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    for title in TITLES:  # it does not know them
+        nlp.tokenizer.add_special_case(title, [{"ORTH": title}])
+    return nlp
+
+
+def sentence_end(nlp, text, start, final=False):
+    """Index after the first sentence of `text` that ends beyond `start`; None if none is known to end.
+
+    Until the text is `final`, only its complete words count: "Ph.D" may become "Ph.D.", and "3." may become "3.5".
+    """
+    text = text.rstrip() if final else text[:text.rfind(" ") + 1]
+    if not re.search("[.!?]", text[start:]):
+        return None
+    doc = nlp(text)
+    starts = [token.i for token in doc[1:] if token.is_sent_start or (  # "in the U.S. The"
+        token.is_title and token.is_stop and MAY_END.fullmatch(doc[token.i - 1].text))]
+    for i in starts + [len(doc)] * final:
+        while i > 1 and doc[i - 2].whitespace_ and doc[i - 1].is_punct and doc[i - 1].text not in ".!?":
+            i -= 1  # the sentencizer leaves an opening quotation mark with the sentence before it
+        end = doc[i - 1].idx + len(doc[i - 1])
+        follower = next((letter for letter in text[end:] if letter.isalnum()), "")
+        if end > start and ends_well(doc[:i]) and not (follower.islower() or follower.isdigit()):  # "No. 5"
+            return end
+    return None
+
+
+def ends_well(span):
+    """Whether the tokens stop at a sentence's end, with nothing quoted or bracketed left open."""
+    words = [token.text for token in span if not (token.is_quote or token.is_bracket)] or [""]
+    ended = words[-1] in {".", "!", "?"} or MAY_END.fullmatch(words[-1])
+    return (ended and span.text.count('"') % 2 == 0
+            and all(span.text.count(left) <= span.text.count(right) for left, right in ("“”", "()", "[]")))
+
+
+def read_sample(nlp, text, start):
+    """(whether the sample is over, its text so far, whether that is a complete sentence beyond the prefix's `start`)"""
+    over = OVER.search(text)
+    text = text[:over.start()] if over else text
+    end = sentence_end(nlp, text, start, final=over is not None)
+    text = " ".join(text[:end].split())
+    complete = end is not None and has_words(text[start:]) and text == clean(text)
+    return over is not None or end is not None, text, complete
+
+
+def has_words(text):
+    """Whether there is a letter or a digit."""
+    return any(map(str.isalnum, text))
+
+
+def clean(text):
+    """`text` without control characters and without the replacement character of broken UTF-8."""
+    return "".join(letter for letter in text if letter.isprintable() and letter != "\ufffd")
+
+
+# ---- The network, with the cache of keys and values that minGPT lacks
+
+def next_logits(model, heads, ids, cache, past):
+    """Logits (B, V) of the token after `ids`, from the modules of minGPT's GPT or of transformers' GPT2LMHeadModel.
+
+    Both name their modules alike, so that one function serves both.
+
+    Args:
+        heads: number of attention heads.
+        ids: (B, T) tokens: the whole prompt if `past` is 0, else T = 1.
+        cache: for each layer its keys and values (2, B, heads, room, C / heads); those of `ids` are put in here.
+        past: how many tokens the cache holds already.
+    """
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+    net, (B, T) = model.transformer, ids.shape
+    now = past + T
+    x = net.wte(ids) + net.wpe(torch.arange(past, now, device=ids.device))  # (B, T, C)
+    for block, layer in zip(net.h, cache, strict=True):
+        qkv = block.attn.c_attn(block.ln_1(x)).view(B, T, 3, heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, C / heads)
+        layer[0, :, :, past:now], layer[1, :, :, past:now] = k, v
+        y = scaled_dot_product_attention(q, layer[0, :, :, :now], layer[1, :, :, :now], is_causal=T > 1)
+        x = x + block.attn.c_proj(y.transpose(1, 2).reshape(B, T, -1))
+        mlp = block.mlpf if hasattr(block, "mlpf") else block.mlp  # minGPT's name, transformers' name
+        x = x + mlp(block.ln_2(x))
+    return model.lm_head(net.ln_f(x[:, -1]))  # of the last position only: (B, C) -> (B, V)
+
+
+def sample(model, heads, prompts, steps, temperature=1.0, top_k=40, stopped=lambda row, ids: False):
+    """Continue each row of `prompts` (B, T) by at most `steps` tokens; top_k=1 is greedy.
+
+    A row ends once `stopped(row, its new ids)`, and leaves the batch. What it draws depends on the global seed and on
+    its place in the batch, not on when the others end. Returns B lists of new ids.
+    """
+    import torch
+    (B, T), table = prompts.shape, model.transformer.wte.weight
+    V, C = table.shape
+    with torch.inference_mode():
+        cache = [table.new_empty(2, B, heads, T + steps, C // heads) for _ in model.transformer.h]
+        drawn, rows, ended, ids, past = [[] for _ in range(B)], list(range(B)), set(), prompts.to(table.device), 0
+        for _ in range(steps):
+            values, tokens = next_logits(model, heads, ids, cache, past).float().topk(min(top_k, V))  # (b, k), sorted
+            past += ids.shape[1]
+            shares = ((values - values[:, :1]) / temperature).softmax(dim=1).cumsum(dim=1)  # (b, k), up to 1
+            chance = torch.rand(B, 1)[rows].to(shares.device)  # drawn for all rows, so that none depends on the others
+            ids = tokens.gather(1, (shares < chance * shares[:, -1:]).sum(dim=1, keepdim=True))  # (b, 1)
+            for row, token in zip(rows, ids[:, 0].tolist(), strict=True):
+                if row not in ended:
+                    drawn[row].append(token)
+                    if stopped(row, drawn[row]):
+                        ended.add(row)
+            going = [i for i, row in enumerate(rows) if row not in ended]
+            if not going:
+                break
+            if len(going) <= 0.9 * len(rows):  # to drop rows costs a copy of the cache: not for a single one
+                rows, index = [rows[i] for i in going], torch.tensor(going, device=ids.device)
+                ids, cache = ids[index], [layer[:, index] for layer in cache]
+    return drawn
+
+
+def draw_sentences(prefixes, encode, decode, draw, bar):
+    """Five different sentences for each prefix, as a list of {"prefix", "sentence", "cut"}.
+
+    Args:
+        encode, decode: text -> ids and back.
+        draw: (equally long prompts, stopped) -> a list of new ids for each, see `sample`.
+        bar: progress bar of the sentences found.
+    """
+    nlp = make_splitter()
+    prompts = {prefix: encode(prefix) for prefix in prefixes}
+    found, cut = ({prefix: [] for prefix in prefixes} for _ in range(2))
+
+    def stopped(prefix, ids):
+        over, text, complete = read_sample(nlp, prefix + decode(ids), len(prefix))
+        if complete and text not in found[prefix]:
+            found[prefix].append(text)
+            bar.update()
+        return over
+
+    for _ in range(ROUNDS):
+        for chosen in batches({prefix: SENTENCES - len(found[prefix]) for prefix in prefixes}, prompts):
+            drawn = draw([prompts[prefix] for prefix in chosen],
+                         lambda row, ids, chosen=chosen: stopped(chosen[row], ids))
+            for prefix, ids in zip(chosen, drawn, strict=True):
+                text = clean(read_sample(nlp, prefix + decode(ids), len(prefix))[1])
+                if text not in found[prefix] + cut[prefix] and has_words(text[len(prefix):]):
+                    cut[prefix].append(text)
+
+    sentences = []
+    for prefix in prefixes:
+        texts = (found[prefix] + cut[prefix])[:SENTENCES]
+        if len(texts) < SENTENCES:
+            raise UserError(f"{ROUNDS} rounds gave only {len(texts)} different sentences for '{prefix}'; "
+                            "raise --temperature, --top-k or --max-new-tokens.")
+        sentences += [{"prefix": prefix, "sentence": text, "cut": text not in found[prefix]} for text in texts]
+    return sentences
+
+
+def batches(missing, prompts):
+    """Lists of prefixes, each as often as it is `missing` ({prefix: number}), whose prompts are equally long."""
+    for length in sorted({len(ids) for ids in prompts.values()}):
+        chosen = [prefix for prefix, number in missing.items() if len(prompts[prefix]) == length
+                  for _ in range(number)]
+        yield from (chosen[i:i + ROWS] for i in range(0, len(chosen), ROWS))
+
+
+# ---- minGPT, weights and tokenizer: where they come from
+
+def probe(url):
+    """Raise Unreachable unless `url` answers within seconds; git and the hub's library would try for minutes."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+    except (OSError, HTTPException, ValueError) as error:
+        raise Unreachable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from error
+
+
+def find_mingpt(folder=None):
+    """Make `import mingpt` work: from `folder`, the installed package, ./minGPT, or a clone made there."""
+    if folder or not importable("mingpt.model"):
+        if not folder:
+            folder = "minGPT"
+            if not Path(folder).exists():
+                clone_mingpt(Path(folder))
+        if not Path(folder, "mingpt", "model.py").is_file():
+            raise UserError(f"{folder} is no clone of minGPT: it has no mingpt/model.py.")
+        sys.path.insert(0, str(Path(folder).resolve()))
+    try:
+        from mingpt import bpe, model, utils  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"minGPT cannot be imported ({error}); pip install -r requirements.txt.") from error
+
+
+def importable(name):
+    """Whether `import name` would find a module."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
+
+
+def clone_mingpt(folder):
+    """Clone minGPT to `folder`, whole or not at all, at the commit that this program was written for."""
+    print(f"minGPT is not here: cloning {MINGPT_URL} at {MINGPT_COMMIT[:7]} into {folder}/", flush=True)
+    probe(MINGPT_URL)
+    temporary = folder.with_name(f".{os.getpid()}.{folder.name}")
+    try:
+        for command in (["clone", "--quiet", "--no-checkout", MINGPT_URL, temporary],
+                        ["-C", temporary, "checkout", "--quiet", MINGPT_COMMIT]):
+            subprocess.run(["git", *command], check=True, capture_output=True, timeout=300)
+        temporary.rename(folder)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unreachable(f"git cannot clone {MINGPT_URL} ({type(error).__name__})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def choose_backend(args):
+    """"mingpt" or "transformers": what was asked for, or what can be had."""
+    if args.backend == "transformers":
+        return "transformers"
+    try:
+        find_mingpt(args.mingpt_dir)
+        return "mingpt"
+    except Unreachable as error:
+        if args.backend:
+            raise UserError(f"minGPT cannot be had: {error}; clone it elsewhere and name the folder with "
+                            "--mingpt-dir.") from error
+        print(f"notice: minGPT cannot be had: {error}. GPT2LMHeadModel of transformers takes its place.")
+        return "transformers"
+
+
+def import_transformers():
+    """The transformers module, kept (with the hub's library) from printing warnings and bars of its own."""
+    warnings.filterwarnings("ignore", module="transformers|huggingface_hub")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    import transformers
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def hub_folder(name):
+    """The folder with the weights of `name` (one of MODELS) in the hub's cache; downloaded if need be."""
+    cached_file = import_transformers().utils.cached_file
+
+    def fetch(**options):
+        paths = [cached_file(f"openai-community/{name}", file, **options)
+                 for file in ("config.json", "model.safetensors")]
+        return Path(paths[0]).parent
+
+    with contextlib.suppress(OSError):
+        return fetch(local_files_only=True)
+    probe(f"{HUB}/openai-community/{name}/resolve/main/config.json")
+    try:
+        return fetch()
+    except Exception as error:  # its kinds differ from version to version
+        raise Unreachable(f"{HUB} answers, but does not give it ({type(error).__name__})") from error
+
+
+def choose_folder(args):
+    """(folder with the weights, the model's name, whether it is from the hub): as asked for, or as can be had."""
+    if args.weights is not None:
+        return Path(args.weights), Path(args.weights).resolve().name, False
+    name = args.model or MODELS[0]
+    try:
+        return hub_folder(name), name, True
+    except Unreachable as error:
+        if args.model or not (OWN_GPT / "config.json").is_file():
+            raise UserError(f"{name} cannot be had: {error}; run again with a network, or name a local folder with "
+                            "--weights.") from error
+        print(f"notice: {name} cannot be had: {error}. The sentences are by {OWN_GPT.name}, a small GPT of this "
+              "project's own that was trained on film reviews; it is not GPT-2.")
+        return OWN_GPT, OWN_GPT.name, False
+
+
+def tokenizer_files(folder, size, from_hub):
+    """Paths of vocabulary and merges: the folder's own, or else GPT-2's; nothing from the hub is taken unverified."""
+    paths = []
+    for name, (other_name, digest) in BPE_FILES.items():
+        own = [path for path in (folder / name, folder / other_name) if path.is_file()
+               and (not from_hub or file_digest(path) == digest)]
+        cached = BPE_CACHE / name
+        if not own and size != 50257:
+            raise UserError(f"{folder} has no {name}; put there the one that the network was trained with.")
+        if not own and not (cached.is_file() and file_digest(cached) == digest):
+            download(f"{HUB}/openai-community/gpt2/resolve/main/{name}", cached, digest)
+        paths.append(own[0] if own else cached)
+    return paths
+
+
+def read_tokenizer(paths, size):
+    """(vocabulary {token: id}, merges [(left, right)]) of a network that knows `size` tokens."""
+    try:
+        vocabulary = json.loads(paths[0].read_text(encoding="utf-8"))
+        lines = paths[1].read_text(encoding="utf-8").split("\n")
+        merges = [tuple(line.split()) for line in lines[lines[0].startswith("#version"):] if line]
+        fits = (sorted(vocabulary.values()) == list(range(size))
+                and all(left + right in vocabulary for left, right in merges))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{paths[0]} or {paths[1].name} is damaged; get both again.") from error
+    if not fits:
+        raise UserError(f"{paths[0]} ({len(vocabulary):,} tokens) and {paths[1].name} are not the tokenizer of this "
+                        f"network ({size:,} tokens); put the right ones there.")
+    return vocabulary, merges
+
+
+def weights_file(folder):
+    """Path of the weights of a Hugging Face folder."""
+    paths = [path for path in (folder / "model.safetensors", folder / "pytorch_model.bin") if path.is_file()]
+    if not paths or not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is no Hugging Face GPT-2 folder: it needs config.json, and model.safetensors or "
+                        "pytorch_model.bin.")
+    return paths[0]
+
+
+def load_reference(folder):
+    """transformers' GPT2LMHeadModel of a Hugging Face folder, in float32."""
+    path = weights_file(folder)
+    try:
+        reference, report = import_transformers().GPT2LMHeadModel.from_pretrained(
+            str(folder), output_loading_info=True, local_files_only=True)
+    except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
+        raise UserError(f"{path} is damaged, or does not fit the config.json beside it; get both again.") from error
+    config = reference.config
+    built_in = dict(activation_function="gelu_new", layer_norm_epsilon=1e-5, scale_attn_weights=True,
+                    scale_attn_by_inverse_layer_idx=False, n_inner=4 * config.n_embd)  # None stands for the same
+    if report["missing_keys"] or any(getattr(config, key) not in (value, None) for key, value in built_in.items()):
+        raise UserError(f"{folder} holds another kind of network than GPT-2; name a GPT-2 folder with --weights.")
+    return reference.float().eval()
+
+
+def to_mingpt(reference):
+    """minGPT's GPT with the weights of transformers' GPT2LMHeadModel."""
+    import torch
+    transposed = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+    from mingpt.model import GPT
+    theirs, config = reference.config, GPT.get_default_config()
+    config.model_type = None  # the sizes come from the folder's config.json
+    config.n_layer, config.n_head, config.n_embd = theirs.n_layer, theirs.n_head, theirs.n_embd
+    config.vocab_size, config.block_size = theirs.vocab_size, theirs.n_positions
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
+        model = GPT(config)
+    state = reference.state_dict()
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            if not key.endswith(".attn.bias"):  # the causal mask, which is no weight
+                tensor.copy_(state[key].t() if key.endswith(transposed) else state[key])  # Conv1D -> Linear
+    return model.eval()
+
+
+@dataclass
+class Writer:
+    """A network with its tokenizer, and what there is to say of them."""
+    model: Any
+    encode: Any
+    decode: Any
+    set_seed: Any
+    config: Any  # transformers' GPT2Config
+    facts: dict
+
+
+def load_writer(folder, name, backend, from_hub=False, bfloat16=False):
+    """The Writer of a folder of weights, for a backend "mingpt" or "transformers"."""
+    import torch
+    reference = load_reference(folder)
+    config = reference.config
+    paths = tokenizer_files(folder, config.vocab_size, from_hub)
+    vocabulary, merges = read_tokenizer(paths, config.vocab_size)
+    cuda = torch.cuda.is_available()
+    precision, device = (torch.float16, "cuda") if cuda else (torch.bfloat16 if bfloat16 else torch.float32, "cpu")
+    reference = reference.to(device, precision)
+    if backend == "mingpt":
+        from mingpt.bpe import Encoder
+        from mingpt.utils import set_seed
+        model, encoder = to_mingpt(reference).to(device, precision), Encoder(vocabulary, merges)
+        encode, decode = encoder.encode, encoder.decode
+    else:
+        from transformers import GPT2Tokenizer, set_seed
+        model, tokenizer = reference, GPT2Tokenizer(*map(str, paths))
+        encode, decode = tokenizer.encode, lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    facts = {"model": name, "parameters": reference.num_parameters(), "weights": weights_file(folder).name,
+             "weights_sha256": file_digest(weights_file(folder)), "backend": backend,
+             "device": torch.cuda.get_device_name() if cuda else platform.processor() or "CPU",
+             "precision": str(precision).removeprefix("torch.")}
+    return Writer(model, encode, decode, set_seed, config, facts)
+
+
+# ---- The command
+
+def write_sentences(writer, prefixes, seed, settings):
+    """Draw the sentences; returns all that `gpt2_sentences.json` is to hold."""
+    import torch
+    room = writer.config.n_positions - max(len(writer.encode(prefix)) for prefix in prefixes)
+    if settings["max_new_tokens"] > room:
+        raise UserError(f"{writer.facts['model']} has room for {room} new tokens; lower --max-new-tokens.")
+
+    def draw(prompts, stopped):
+        return sample(writer.model, writer.config.n_head, torch.tensor(prompts), settings["max_new_tokens"],
+                      settings["temperature"], settings["top_k"], stopped)
+
+    started = time.time()
+    writer.set_seed(seed)
+    with tqdm(total=len(prefixes) * SENTENCES, desc=writer.facts["model"], unit=" sentences", leave=False) as bar:
+        sentences = draw_sentences(prefixes, writer.encode, writer.decode, draw, bar)
+    versions = {name: version(name) for name in ("torch", "transformers", "spacy", "numpy")}
+    return writer.facts | {
+        "seed": seed, "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
+        "versions": versions | {"python": platform.python_version()},
+        "seconds": round(time.time() - started, 1), "sentences": sentences}
+
+
+def as_table(result, width):
+    """The sentences for the terminal, wrapped to `width`."""
+    lines, last = [], None
+    column = 2 + max(len(one["prefix"]) for one in result["sentences"])
+    for one in result["sentences"]:
+        first = "" if one["prefix"] == last else one["prefix"]
+        last = one["prefix"]
+        lines += [""] * bool(first) + textwrap.wrap(
+            one["sentence"] + " [cut]" * one["cut"], width, initial_indent=f"{first:<{column}}- ",
+            subsequent_indent=" " * (column + 2))
+    return "\n".join(lines)
+
+
+def as_markdown(result):
+    """The Markdown table of a result."""
+    def plain(text):
+        return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", text)
+
+    settings = result["settings"]
+    rows = [f"| {plain(one['prefix'])} | {plain(one['sentence'])}{' *(cut)*' * one['cut']} |\n"
+            for one in result["sentences"]]
+    return (f"Written by {result['model']} ({result['parameters']:,} parameters; {result['weights']} with SHA-256 "
+            f"`{result['weights_sha256']}`) through {result['backend']}: seed {result['seed']}, top-k "
+            f"{settings['top_k']}, temperature {settings['temperature']:g}, at most {settings['max_new_tokens']} new "
+            "tokens.\n\n| prefix | sentence |\n|---|---|\n" + "".join(rows))
+
+
+def two_words(text):
+    """An argparse type: a prefix of two words."""
+    words = text.split()
+    if len(words) != 2 or not all(re.fullmatch(r"(?=.*[^\W_])[\w'’.,&-]+", word) for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two words")
+    return " ".join(words)
+
+
+def number(kind, low, high=float("inf")):
+    """An argparse type: a number of that kind from `low` up to, not including, `high`."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value < high:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {low} and below {high}")
+        return value
+    convert.__name__ = kind.__name__
+    return convert
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that refuses in one sentence."""
+
+    def error(self, message):
+        raise UserError(f"{message} (--help shows all options).")
+
+
+def parse_args(argv=None):
+    """Options of the command line."""
+    parser = Parser(description=__doc__.partition("\n")[0])
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--model", choices=MODELS, help="weights from the Hugging Face hub (default: "
+                         f"{MODELS[0]}, or {OWN_GPT.name} with a notice where it cannot be had)")
+    weights.add_argument("--weights", metavar="DIR", help="local Hugging Face GPT-2 folder; needs no network")
+    parser.add_argument("--backend", choices=["mingpt", "transformers"], help="whose network and tokenizer to use "
+                        "(default: mingpt, or transformers with a notice where minGPT cannot be had)")
+    parser.add_argument("--mingpt-dir", metavar="DIR", help="clone of minGPT (default: the installed package, "
+                        "./minGPT, or a clone made there)")
+    parser.add_argument("--prefix", type=two_words, action="append", metavar='"TWO WORDS"',
+                        help=f"write for this prefix; can be repeated (default: {', '.join(PREFIXES)})")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed (default: %(default)s)")
+    parser.add_argument("--top-k", type=number(int, 1), default=40, metavar="K",
+                        help="draw from the K likeliest tokens (default: %(default)s)")
+    parser.add_argument("--temperature", type=number(float, 0.01), default=1.0, metavar="T",
+                        help="below 1 is safer, above 1 is wilder (default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
+                        help="limit of a sentence (default: %(default)s)")
+    parser.add_argument("--bfloat16", action="store_true", help="half precision on the CPU: twice as fast where the "
+                        "processor has instructions for it (a GPU takes float16 always)")
+    parser.add_argument("--out", metavar="DIR", default="report/results", help="folder of results (default: "
+                        "%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args()
+    folder, name, from_hub = choose_folder(args)
+    weights_file(folder)  # refuses before minGPT is cloned
+    backend = choose_backend(args)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)  # fails before minutes of work, not after them
+    writer = load_writer(folder, name, backend, from_hub, args.bfloat16)
+    settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_k": args.top_k}
+    print("{model}: {parameters:,} parameters through {backend} on {device} in {precision}".format(**writer.facts))
+    result = write_sentences(writer, list(dict.fromkeys(args.prefix or PREFIXES)), args.seed, settings)
+    with whole_file(out / "gpt2_sentences.json") as data, whole_file(out / "gpt2_sentences.md") as table:
+        data.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        table.write_text(as_markdown(result), encoding="utf-8")
+    print(as_table(result, min(shutil.get_terminal_size((100, 24)).columns, 120)))
+    print(f"\n{len(result['sentences'])} sentences in {result['seconds']} s; {out} holds gpt2_sentences.json and "
+          "gpt2_sentences.md")
+
+
+if __name__ == "__main__":
+    # Threads that wait sleep instead of spinning: 9 times as fast where the cores have other work. torch reads it when
+    # it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
+    run_command(main)

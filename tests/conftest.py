@@ -1,0 +1,95 @@
+"""What several test files need: one thread, a toy data set in the archive's own layout, and a server to ask."""
+
+import os
+import random
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+# Two threads on a busy machine wait for each other and make these tiny tensors a hundred times slower.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["MPLBACKEND"] = "Agg"
+
+GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
+BAD = ["dreadful", "boring", "awful", "clumsy", "tedious", "hollow"]
+PLAIN = ["the", "film", "was", "a", "story", "of", "two", "friends", "in", "town", ",", "and", "it", "is", "long", "."]
+
+
+def write_archive_folder(folder, films_per_list=6, reviews_per_film=3, seed=0):
+    """An extracted `aclImdb/`: reviews whose words tell their label and name their film, and the other files."""
+    chance, film = random.Random(seed), 0
+    for part, kinds in (("train", ("neg", "pos", "unsup")), ("test", ("neg", "pos"))):
+        for kind in kinds:
+            (folder / part / kind).mkdir(parents=True)
+            urls = []
+            for number in range(films_per_list * reviews_per_film):
+                film += number % reviews_per_film == 0
+                urls.append(f"http://www.imdb.com/title/tt{film:07d}/usercomments\n")
+                telling = chance.choices({"neg": BAD, "pos": GOOD}.get(kind, GOOD + BAD), k=4)
+                plain = chance.choices(PLAIN, k=chance.randint(4, 30))
+                words = [*telling, f"<br /><br />{telling[0].capitalize()}", *plain, f"film{film}"]
+                rating = {"neg": chance.randint(1, 4), "pos": chance.randint(7, 10)}.get(kind, 0)
+                (folder / part / kind / f"{number}_{rating}.txt").write_text(" ".join(words), encoding="utf-8")
+            (folder / part / f"urls_{kind}.txt").write_text("".join(urls), encoding="utf-8")
+    (folder / "imdb.vocab").write_text("the\nand\n", encoding="utf-8")
+    (folder / "README").write_text("Large Movie Review Dataset v1.0\n", encoding="utf-8")
+
+
+def write_tar(folder, path):
+    """The archive of an extracted folder, under the names that the official one has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        archive.add(folder, arcname="aclImdb")
+    return path
+
+
+@pytest.fixture
+def toy_folder(tmp_path):
+    folder = tmp_path / "toy" / "aclImdb"
+    write_archive_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def toy_archive(toy_folder, tmp_path):
+    return write_tar(toy_folder, tmp_path / "toy_packed" / "aclImdb_v1.tar.gz")
+
+
+class Server:
+    """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path."""
+
+    def __init__(self):
+        self.files, self.asked = {}, []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.asked.append(self.path)
+                body = server.files.get(self.path)
+                self.send_response(404 if body is None else 200)
+                body = b"<html>Not Found</html>" if body is None else body
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.stop()
