@@ -13,8 +13,6 @@ Every token is given, for the 1-, 2- and 3-gram that ends there, numbers that sa
 
 import hashlib
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from files import whole_file
+from files import read_arrays, write_arrays
 from imdb import keep, ranges
 
 ORDERS = (1, 2, 3)
@@ -217,19 +215,14 @@ def load_channels(reviews, train, min_reviews, cache_dir):
     key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), min_reviews, PENALTY,
            FOLDS, VERSION, np.random.get_state()[1][:2].tolist()]
     path = Path(cache_dir, f"channels-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz")
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                words = arrays["words"].tobytes().decode().split("\n")
-                keys, values = ([arrays[f"{name}{order}"] for order in ORDERS] for name in ("keys", "values"))
-                return arrays["channels"], Table(words, keys, values)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            print(f"{path} is damaged and is made again.")
+    names = ["channels", "words", *(f"{part}{order}" for order in ORDERS for part in ("keys", "values"))]
+    parts = read_arrays(path, names)
+    if parts:
+        keys, values = ([parts[f"{part}{order}"] for order in ORDERS] for part in ("keys", "values"))
+        return parts["channels"], Table(parts["words"].tobytes().decode().split("\n"), keys, values)
     channels, table = build(reviews, train, min_reviews)
     parts = {"channels": channels, "words": np.frombuffer("\n".join(table.words).encode(), np.uint8)}
     for order, keys, values in zip(ORDERS, table.keys, table.values, strict=True):
         parts |= {f"keys{order}": keys, f"values{order}": values}
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **parts)
+    write_arrays(path, parts)
     return channels, table
-

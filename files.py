@@ -12,6 +12,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 
@@ -42,6 +43,24 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_arrays(path, arrays):
+    """Write a dict of numpy arrays to an npz file, whole or not at all."""
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_arrays(path, names):
+    """The arrays `names` of an npz file; None if it is absent, or damaged (said on standard error): make it again."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array carries its checksum
+            return {name: arrays[name] for name in names}
+    except FileNotFoundError:
+        return None
+    except Exception:  # a damaged file fails in a dozen ways, and all mean the same
+        print(f"{path} is damaged and is made again.", file=sys.stderr)
+        return None
+
+
 def file_digest(path, algorithm="sha256"):
     """Hexadecimal digest of a file's bytes."""
     with open(path, "rb") as file:
@@ -66,7 +85,8 @@ def download(url, path, digest, algorithm="sha256"):
     except (OSError, HTTPException) as error:  # urllib's errors and time-outs are OSErrors
         if getattr(error, "errno", None) is not None and not isinstance(error, (TimeoutError, ConnectionError)):
             raise  # the disk, not the network
-        raise Unreachable(f"{url} cannot be reached ({getattr(error, 'reason', error)}); "
+        reason = " ".join(str(getattr(error, "reason", error)).split())
+        raise Unreachable(f"{url} cannot be reached ({reason}); "
                           f"fetch it elsewhere and put it at {path}.") from error
 
 

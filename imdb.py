@@ -8,13 +8,12 @@ import hashlib
 import importlib.resources
 import json
 import ssl
-import sys
 import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import torch
 from torchtext.vocab import GloVe, Vocab
 from tqdm import tqdm
 
-from files import UserError, download, file_digest, whole_file
+from files import UserError, download, file_digest, read_arrays, write_arrays
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 ARCHIVE_URL = "https://ai.stanford.edu/~amaas/data/sentiment/" + ARCHIVE
@@ -184,7 +183,7 @@ def read_reviews(source, unsup=False, expected_digest=None):
         raise UserError(f"{source} does not hold the 4 x 12,500 reviews of the Large Movie Review Dataset unaltered "
                         f"(found {found}); delete it, and it is downloaded again.")
     names = [name for name in texts if name.rpartition("/")[0] in folders]
-    urls = {folder: texts.get(f"{folder.replace('/', '/urls_')}.txt", b"").decode().splitlines() for folder in folders}
+    urls = {folder: texts.get(f"{folder.replace('/', '/urls_')}.txt", b"").splitlines() for folder in folders}
     movie_of = defaultdict()
     movie_of.default_factory = movie_of.__len__
     labels, movies = [], []
@@ -195,7 +194,7 @@ def read_reviews(source, unsup=False, expected_digest=None):
         if not number.isdecimal() or int(number) >= len(urls[folder]):
             raise UserError(f"{source}: {name} has no line in the list of movies urls_{folder.partition('/')[2]}.txt; "
                             "extract the archive again.")
-        movies.append(movie_of[urls[folder][int(number)].rstrip("/").removesuffix("/usercomments")])
+        movies.append(movie_of[urls[folder][int(number)].rstrip(b"/").removesuffix(b"/usercomments")])
     try:
         words, tokens, starts = tokenize([texts[name].decode() for name in names])
     except UnicodeDecodeError as error:
@@ -216,18 +215,12 @@ def load_reviews(source, cache_dir, unsup=False, expected_digest=None):
         fingerprint = file_digest(source)
     key = json.dumps([fingerprint, unsup, expected_digest, CACHE_VERSION, importlib.metadata.version("spacy")])
     path = Path(cache_dir, f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz")
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array carries its checksum
-                parts = {name: arrays[name] for name in arrays.files}
-            words = parts.pop("words").tobytes().decode().split("\n")
-            return Reviews(words, digest=str(parts.pop("digest")), **parts)
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            print(f"{path} is damaged and is made again.", file=sys.stderr)
+    parts = read_arrays(path, [field.name for field in fields(Reviews)])
+    if parts:
+        words = parts.pop("words").tobytes().decode().split("\n")
+        return Reviews(words, digest=str(parts.pop("digest")), **parts)
     reviews = read_reviews(source, unsup, expected_digest)
-    parts = vars(reviews) | {"words": np.frombuffer("\n".join(reviews.words).encode(), np.uint8)}
-    with whole_file(path) as temporary:
-        np.savez(temporary, **parts)
+    write_arrays(path, vars(reviews) | {"words": np.frombuffer("\n".join(reviews.words).encode(), np.uint8)})
     return reviews
 
 
@@ -282,22 +275,29 @@ def load_glove(dim, cache_dir):
         return (pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array,
                 np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r"))
     path = Path(cache_dir, f"glove.6B.{dim}d.npz")
-    if not path.exists():
-        archive = Path(cache_dir, "glove.6B.zip")
-        if not archive.exists():
-            download(GLOVE_URL, archive, GLOVE_SHA256)
-        context = ssl._create_default_https_context
-        with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
-            with zipfile.ZipFile(archive) as file:
-                file.extract(f"glove.6B.{dim}d.txt", folder)
-            try:
-                glove = GloVe("6B", dim=dim, cache=folder)
-            finally:  # torchtext switches the verification of TLS certificates off for the whole process
-                ssl._create_default_https_context = context
-        with whole_file(path) as temporary:
-            np.savez(temporary, words=np.array(glove.itos), vectors=glove.vectors.numpy())
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["words"], arrays["vectors"]
+    arrays = read_arrays(path, ["words", "vectors"])
+    if not arrays:
+        arrays = extract_glove(dim, cache_dir)
+        write_arrays(path, arrays)
+    return arrays["words"], arrays["vectors"]
+
+
+def extract_glove(dim, cache_dir):
+    """Words and vectors out of Stanford's archive, which is downloaded if need be and verified in any case."""
+    archive = Path(cache_dir, "glove.6B.zip")
+    if not archive.exists():
+        download(GLOVE_URL, archive, GLOVE_SHA256)
+    elif file_digest(archive) != GLOVE_SHA256:
+        raise UserError(f"{archive} is damaged or no archive of GloVe; delete it, and it is downloaded again.")
+    context = ssl._create_default_https_context
+    with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
+        with zipfile.ZipFile(archive) as file:
+            file.extract(f"glove.6B.{dim}d.txt", folder)
+        try:
+            glove = GloVe("6B", dim=dim, cache=folder)
+        finally:  # torchtext switches the verification of TLS certificates off for the whole process
+            ssl._create_default_https_context = context
+    return {"words": np.array(glove.itos), "vectors": glove.vectors.numpy()}
 
 
 class ReviewSet:

@@ -11,8 +11,10 @@ what time.
 """
 
 import argparse
+import io
 import json
 import platform
+import sys
 import time
 from collections import Counter
 from importlib.metadata import version
@@ -63,7 +65,7 @@ def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, m
     """
     set_seed(seed)
     source = Path(source or imdb.find_source(".data"))
-    expected_digest = None if source == SAMPLE_DIR else imdb.CONTENT_SHA256
+    mark, expected_digest = ("SAMPLE ", None) if source == SAMPLE_DIR else ("", imdb.CONTENT_SHA256)
     reviews = imdb.load_reviews(source, cache_dir, unsup=ngrams == "unsup", expected_digest=expected_digest)
     is_train = ~reviews.test & (reviews.labels >= 0)
     is_valid = np.zeros_like(is_train)
@@ -71,12 +73,12 @@ def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, m
     is_train &= ~is_valid
     vocab = imdb.build_vocab(reviews, is_train, min_freq=min_freq)
     covered = imdb.add_glove(vocab, glove_dim, cache_dir)
-    print(f"{is_train.sum():,} reviews to train on, {is_valid.sum():,} of other films to validate, "
+    print(f"{mark}{is_train.sum():,} reviews to train on, {is_valid.sum():,} of other films to validate, "
           f"{reviews.test.sum():,} to test; {len(vocab):,} words, {covered:.1%} of them in GloVe")
     channels, table = None, None
     if ngrams:
         channels, table = features.load_channels(reviews, is_train, MIN_REVIEWS[ngrams], cache_dir)
-        print(f"{channels.shape[1]} channels of {sum(map(len, table.keys)):,} n-grams"
+        print(f"{mark}{channels.shape[1]} channels of {sum(map(len, table.keys)):,} n-grams"
               + f", {(reviews.labels < 0).sum():,} unlabelled reviews among their sources" * (ngrams == "unsup"))
     sets = train_set, valid_set, test_set = [
         imdb.ReviewSet(reviews, chosen, vocab, max_len, device, both_ends, channels)
@@ -216,8 +218,10 @@ def save_model(path, model, vocab, table, metrics):
     if table:
         saved["ngrams"] = {"words": table.words, "keys": [torch.from_numpy(keys) for keys in table.keys],
                            "values": [torch.from_numpy(values) for values in table.values]}
+    buffer = io.BytesIO()  # torch.save answers a full disk with a RuntimeError that does not say so
+    torch.save(saved, buffer)
     with whole_file(path) as temporary:
-        torch.save(saved, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_model(path, device):
@@ -281,7 +285,7 @@ def choose_source(args):
         if args.data_dir:
             raise
         print(f"{error}\nGoing on with the SAMPLE of {SAMPLE_DIR.name}/: its figures say nothing about IMDB.")
-        vars(args).update(SAMPLE)
+        vars(args).update(vars(parse_args([*args.argv, "--sample"])))
         return SAMPLE_DIR, True
 
 
@@ -292,6 +296,14 @@ def choose_device(name):
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here; leave --device out, or choose a machine with a GPU.")
     return torch.device(name)
+
+
+def seed_number(text):
+    """An argparse type: a seed that numpy takes."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise ValueError
+    return value
 
 
 class Parser(argparse.ArgumentParser):
@@ -341,7 +353,7 @@ def parse_args(argv=None):
     parser.add_argument("--freeze", action="store_true", help="keep GloVe's vectors as they are")
     parser.add_argument("--min-freq", type=positive(int), help="how often a word must occur to be in the vocabulary")
     parser.add_argument("--glove-dim", type=int, choices=imdb.GLOVE_DIMS, help="features of a word vector")
-    parser.add_argument("--seed", type=int, default=42, help="seed of numpy and torch")
+    parser.add_argument("--seed", type=seed_number, default=42, help="seed of numpy and torch")
     parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs")
     parser.add_argument("--name", help="name of the run: its results go to RUNS_DIR/NAME")
     parser.set_defaults(command=train, **REQUIRED)
@@ -351,9 +363,10 @@ def parse_args(argv=None):
     command.add_argument("--run", required=True, help="folder of the run")
     command.set_defaults(command=evaluate_run)
 
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     if args.command is train:
-        parser.set_defaults(**(SAMPLE if args.sample else PRESETS[args.preset]))
+        parser.set_defaults(argv=argv, **(SAMPLE if args.sample else PRESETS[args.preset]))
     return parser.parse_args(argv)
 
 

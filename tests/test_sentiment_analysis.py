@@ -382,8 +382,7 @@ def test_bad_input_as_the_shell_sees_it(tmp_path, options, word):
     ["--max-len", "0"], ["--min-freq", "0"], ["--lr", "0"], ["--lr", "nan"], ["--lr", "inf"], ["--lr", "fast"],
     ["--dropout", "1"], ["--dropout=-0.1"], ["--dropout", "nan"], ["--glove-dim", "fifty"], ["--device", "abacus"],
     ["--preset", "best"], ["--seed", "x"], ["--no-such-option"], ["stray"], ["evaluate"],
-    pytest.param(["--sample", "--seed=-1"], marks=pytest.mark.xfail(
-        strict=True, raises=ValueError, reason="numpy refuses seeds below 0 and above 2**32 - 1 with a traceback")),
+    ["--seed=-1"], ["--seed", "4294967296"],
 ])
 def test_bad_option_is_refused_before_anything_is_read(call, monkeypatch, tmp_path, options):
     def read(*args, **kwargs):
@@ -424,8 +423,7 @@ def on_a_full_disk(write):
 
 
 @pytest.mark.parametrize(("module", "name", "finished"), [
-    pytest.param(torch, "save", [], marks=pytest.mark.xfail(
-        strict=True, raises=RuntimeError, reason="torch.save answers a full disk with a RuntimeError: a traceback")),
+    (Path, "write_bytes", []),
     (np, "savez", []),
     (sentiment_analysis.plt.Figure, "savefig", ["model.pt"]),
     (Path, "write_text", ["loss.png", "model.pt"]),
@@ -528,13 +526,11 @@ def test_plot_of_the_sample_says_so(tmp_path, monkeypatch):
     sentiment_analysis.plt.close(drawn[0])
 
 
-@pytest.mark.xfail(strict=True, reason="the line that counts reviews and words does not say SAMPLE")
 def test_every_line_about_the_sample_says_so(call, unreachable, data, tmp_path):
     _, out, _ = call("--sample", "--epochs", "1", "--cache-dir", data / "cache", "--runs-dir", tmp_path)
     assert [line for line in out.splitlines() if "SAMPLE" not in line] == []
 
 
-@pytest.mark.xfail(strict=True, reason="the fallback to the sample forgets --name, --epochs, --lr and the others")
 def test_given_options_hold_when_the_sample_serves(call, unreachable, data, tmp_path):
     code, _, _ = call("--cache-dir", data / "cache", "--runs-dir", tmp_path, "--name", "mine", "--epochs", "2")
     assert code == 0
