@@ -1,4 +1,5 @@
-# make sentiment: train on IMDB. make test: ruff and all tests. Both set up .venv on first use and never again.
+# make sentiment: train on IMDB. make test: ruff and all tests. make report: report/report.pdf from report/results/.
+# make submission NAME="..." CSE=... ID=...: the zip to hand in. All set up .venv on first use and never again.
 
 PYTHON ?= python3
 
@@ -9,6 +10,12 @@ test: .venv/ready-dev
 	.venv/bin/ruff check .
 	.venv/bin/python -m pytest
 
+report: .venv/ready-dev
+	.venv/bin/python report/build.py
+
+submission: .venv/ready-dev
+	.venv/bin/python make_submission.py --name "$$NAME" --cse "$$CSE" --id "$$ID"
+
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -r requirements.txt
@@ -18,4 +25,4 @@ test: .venv/ready-dev
 	.venv/bin/pip install -r requirements-dev.txt
 	touch $@
 
-.PHONY: sentiment test
+.PHONY: sentiment test report submission

@@ -85,6 +85,7 @@ def data_figures(reviews, train_set, valid_set, test_set, vocab):
     train_movies, test_movies = (np.unique(reviews.movies[labelled & (reviews.test == test)]) for test in (False, True))
     return {"train": len(train_set), "valid": len(valid_set), "test": len(test_set), "words": len(vocab),
             "in_glove": (vocab.vectors != 0).any(dim=1).double().mean().item(), "movies": len(train_movies),
+            "most_reviews_of_a_movie": int(np.bincount(reviews.movies[labelled & ~reviews.test]).max()),
             "movies_in_both": len(np.intersect1d(train_movies, test_movies)),
             "median_tokens": int(np.median(lengths)), "p95_tokens": int(np.quantile(lengths, 0.95))}
 
@@ -153,7 +154,9 @@ def main():
     ratings = np.array([int(re.search(r"_(\d+)\.txt$", name)[1]) for name in files])
     by_length, by_rating = error_rates(wrong, lengths, ratings)
     write_text(ROOT / "report" / "results" / "analysis.json", json.dumps({
-        "seed": metrics["seed"], "test_accuracy": accuracy, "layers": layer_differences(),
+        "seed": metrics["seed"], "test_accuracy": accuracy,
+        "confusion": np.bincount(2 * labels + (labels != wrong), minlength=4).reshape(2, 2).tolist(),
+        "layers": layer_differences(),
         "data": data_figures(reviews, train_set, valid_set, test_set, vocab),
         "error_by_length": by_length, "error_by_rating": by_rating,
         "examples_of_at_most": EXAMPLE_TOKENS,

@@ -1,0 +1,117 @@
+"""Make the zip that is handed in: README, the product's .py files and the report, and nothing else.
+
+    python make_submission.py --name "Ada Lovelace" --cse ada --id 123456789        writes ex5_123456789.zip
+    make submission NAME="Ada Lovelace" CSE=ada ID=123456789                        the same
+
+The report in it is report/report.pdf with the given name on its cover. It must be up to date: run `make report` after
+any change of the results, and read it. The same input gives the same bytes.
+"""
+
+import argparse
+import ast
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+from files import UserError, run_command, whole_file
+from report import build
+
+ROOT = Path(__file__).parent
+ALLOWED = {"torch", "torchtext", "spacy", "numpy", "pandas", "matplotlib", "tqdm"}
+ALSO_ALLOWED = {"generate_gpt2.py": {"mingpt", "transformers", "regex", "requests"}}  # minGPT and what it needs
+
+
+def product_files(root):
+    """The .py files of the product: all at top level but this one."""
+    return sorted(path for path in root.glob("*.py") if path.name != Path(__file__).name)
+
+
+def check_imports(paths):
+    """Refuse a file that imports anything but the standard library, the product itself and what the exercise allows."""
+    known = ALLOWED | set(sys.stdlib_module_names) | {path.stem for path in paths}
+    for path in paths:
+        try:
+            tree = ast.parse(path.read_bytes(), path.name)
+        except (SyntaxError, ValueError) as error:
+            raise UserError(f"{path.name} is not Python ({error}); mend it.") from error
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = ["." * node.level + (node.module or "")]
+            for name in names:
+                if name.partition(".")[0] not in known | ALSO_ALLOWED.get(path.name, set()):
+                    raise UserError(f"{path.name}, line {node.lineno}, imports {name}, which the exercise does not "
+                                    "allow; do without it.")
+
+
+def make_report(root, author):
+    """The report with this author on its cover; refused unless report/report.pdf shows the results as they are now."""
+    folder = root / "report"
+    template, results, pdf = folder / "report.typ", build.read_results(folder / "results"), folder / "report.pdf"
+    if not pdf.exists():
+        raise UserError(f"{pdf} is not there; run make report, and read it.")
+    if build.built_from(pdf) != build.digest(template, results):
+        raise UserError(f"{pdf} is older than its results or its text; run make report, and read it.")
+    return build.render(template, results, author)
+
+
+def make_readme(author, paths):
+    """Who hands this in, and what each file is for: the first line of its docstring."""
+    lines = [author["name"], author["cse"], author["id"], ""]
+    width = 2 + max(len(path.name) for path in paths)
+    for path in paths:
+        about = (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
+        lines.append(f"{path.name:<{width}}{about}".rstrip())
+    lines += [f"{'report.pdf':<{width}}The report.", "",
+              "python sentiment_analysis.py    trains and tests the transformer on IMDB",
+              "python generate_gpt2.py         writes sentences with GPT-2"]
+    return "\n".join(lines) + "\n"
+
+
+def make_zip(root, author):
+    """The bytes of the zip; entries carry no times, so that they depend on nothing but the input."""
+    missing = [key for key, value in author.items() if not value.strip()]
+    if missing:
+        raise UserError(f"{', '.join(missing)} not given; name all of --name, --cse and --id.")
+    if not author["id"].isdecimal() or not author["id"].isascii():
+        raise UserError(f"the ID is made of digits, and '{author['id']}' is not; give the right one with --id.")
+    paths = product_files(root)
+    check_imports(paths)
+    content = {"README": make_readme(author, paths).encode(),
+               **{path.name: path.read_bytes() for path in paths},
+               "report.pdf": make_report(root, author)}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in content.items():
+            info = zipfile.ZipInfo(name)  # of 1 January 1980
+            info.create_system, info.external_attr = 3, 0o644 << 16  # as on Unix, wherever it is made
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that refuses in one sentence."""
+
+    def error(self, message):
+        raise UserError(f"{message} (--help shows all options).")
+
+
+def main():
+    parser = Parser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--name", default="", help="your name")
+    parser.add_argument("--cse", default="", help="your cse username")
+    parser.add_argument("--id", default="", help="your ID, digits only")
+    author = vars(parser.parse_args())
+    data = make_zip(ROOT, author)
+    path = Path(f"ex5_{author['id']}.zip")
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+    print(f"{path} holds {', '.join(zipfile.ZipFile(io.BytesIO(data)).namelist())}\n"
+          f"handed in by {author['name']}, {author['cse']}, {author['id']}")
+
+
+if __name__ == "__main__":
+    run_command(main)
