@@ -417,6 +417,7 @@ class Writer:
     decode: Any
     set_seed: Any
     config: Any  # transformers' GPT2Config
+    temperature: float  # that suits it
     facts: dict
 
 
@@ -424,7 +425,7 @@ def load_writer(folder, name, backend, from_hub=False, bfloat16=False):
     """The Writer of a folder of weights, for a backend "mingpt" or "transformers"."""
     import torch
     reference = load_reference(folder)
-    config = reference.config
+    config, temperature = reference.config, reference.generation_config.temperature or 1.0
     paths = tokenizer_files(folder, config.vocab_size, from_hub)
     vocabulary, merges = read_tokenizer(paths, config.vocab_size)
     cuda = torch.cuda.is_available()
@@ -443,7 +444,7 @@ def load_writer(folder, name, backend, from_hub=False, bfloat16=False):
              "weights_sha256": file_digest(weights_file(folder)), "backend": backend,
              "device": torch.cuda.get_device_name() if cuda else platform.processor() or "CPU",
              "precision": str(precision).removeprefix("torch.")}
-    return Writer(model, encode, decode, set_seed, config, facts)
+    return Writer(model, encode, decode, set_seed, config, temperature, facts)
 
 
 # ---- The command
@@ -539,8 +540,8 @@ def parse_args(argv=None):
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed (default: %(default)s)")
     parser.add_argument("--top-k", type=number(int, 1), default=40, metavar="K",
                         help="draw from the K likeliest tokens (default: %(default)s)")
-    parser.add_argument("--temperature", type=number(float, 0.01), default=1.0, metavar="T",
-                        help="below 1 is safer, above 1 is wilder (default: %(default)s)")
+    parser.add_argument("--temperature", type=number(float, 0.01), metavar="T", help="below 1 is safer, above 1 is "
+                        "wilder (default: what the weights' generation_config.json says, else 1)")
     parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
                         help="limit of a sentence (default: %(default)s)")
     parser.add_argument("--bfloat16", action="store_true", help="half precision on the CPU: twice as fast where the "
@@ -558,7 +559,8 @@ def main():
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)  # fails before minutes of work, not after them
     writer = load_writer(folder, name, backend, from_hub, args.bfloat16)
-    settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_k": args.top_k}
+    settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature or writer.temperature,
+                "top_k": args.top_k}
     print("{model}: {parameters:,} parameters through {backend} on {device} in {precision}".format(**writer.facts))
     result = write_sentences(writer, list(dict.fromkeys(args.prefix or PREFIXES)), args.seed, settings)
     with whole_file(out / "gpt2_sentences.json") as data, whole_file(out / "gpt2_sentences.md") as table:

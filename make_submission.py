@@ -73,7 +73,7 @@ def make_readme(author, paths):
 
 def make_zip(root, author):
     """The bytes of the zip; entries carry no times, so that they depend on nothing but the input."""
-    missing = [key for key, value in author.items() if not value.strip()]
+    missing = [key for key, value in author.items() if not value]
     if missing:
         raise UserError(f"{', '.join(missing)} not given; name all of --name, --cse and --id.")
     if not author["id"].isdecimal() or not author["id"].isascii():
@@ -104,7 +104,7 @@ def main():
     parser.add_argument("--name", default="", help="your name")
     parser.add_argument("--cse", default="", help="your cse username")
     parser.add_argument("--id", default="", help="your ID, digits only")
-    author = vars(parser.parse_args())
+    author = {key: " ".join(value.split()) for key, value in vars(parser.parse_args()).items()}
     data = make_zip(ROOT, author)
     path = Path(f"ex5_{author['id']}.zip")
     with whole_file(path) as temporary:

@@ -2,15 +2,14 @@
 
 import json
 import platform
-import sys
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from files import write_text
 
-RESULTS = Path(__file__).parent.parent / "report" / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "report" / "results"
 
 
 def print_table(rows, header=True):

@@ -1,6 +1,6 @@
 """First start: from the archive to ids, beside the exercise's skeleton, which tokenizes the reviews twice.
 
-    python benchmarks/data.py --data-dir .data        about 3 minutes
+    python -m benchmarks.data --data-dir .data        about 3 minutes
 
 The skeleton's way, written from its description: torchtext's `basic_english` over the training reviews for the
 vocabulary, spaCy over each of the 50,000 reviews for the text. Its reviews are in memory; ours reads the archive.
@@ -11,12 +11,12 @@ import time
 from collections import Counter
 
 import spacy
-from common import print_table, write_result
 from torchtext.data.utils import get_tokenizer
 from torchtext.vocab import Vocab
 from tqdm import tqdm
 
 import imdb
+from benchmarks.common import print_table, write_result
 
 
 def skeleton(texts):

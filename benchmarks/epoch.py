@@ -1,6 +1,6 @@
 """One training epoch, beside the skeleton: every review padded or cut to 500 tokens, no mask, lists of lists.
 
-    python benchmarks/epoch.py --data-dir .data        about 5 minutes on 2 cores
+    python -m benchmarks.epoch --data-dir .data        about 5 minutes on 2 cores
 
 Both train the same network from the same word vectors on the same tenth of the training reviews, data step included,
 and take turns.
@@ -11,11 +11,11 @@ import time
 
 import numpy as np
 import torch
-from common import print_table, write_result
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import imdb
+from benchmarks.common import print_table, write_result
 from models import MyTransformer
 
 MAX_LEN = 500

@@ -1,6 +1,6 @@
 """Time of fifty samples at gpt2's size: ours, and minGPT's own `GPT.generate` called once a sample.
 
-    python benchmarks/generation.py        about 5 minutes on 2 cores; minGPT is found or cloned as by generate_gpt2.py
+    python -m benchmarks.generation        about 5 minutes on 2 cores; minGPT is found or cloned as by generate_gpt2.py
 
 One process, one network with random weights, ten prompts of two tokens five times each, 40 new tokens a sample with
 top-k 40. Ours draws the fifty before, amid and after minGPT's, and its median counts. Every fifth sample is then drawn
@@ -12,17 +12,13 @@ import contextlib
 import io
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # for both: other work on the cores costs either side less
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from common import print_table, write_result
-
+from benchmarks.common import print_table, write_result
 from files import run_command
 from generate_gpt2 import find_mingpt, sample
 

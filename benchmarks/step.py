@@ -1,14 +1,12 @@
 """Time of one training step of the network, beside PyTorch's encoder, PyTorch's fused kernels and bare matrix products.
 
-    python benchmarks/step.py --data-dir .data        about 10 minutes on 2 cores
+    python -m benchmarks.step --data-dir .data        about 10 minutes on 2 cores
 
 All take the same batches of IMDB ids, the same word vectors and d, and take turns; a figure is a median over rounds.
 Ratios are the result: ours / theirs, lower is better for us.
 """
 
 import argparse
-import os
-import sys
 import time
 
 import numpy as np
@@ -17,9 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
-from common import print_table, write_result
-
+from benchmarks.common import print_table, write_result
 from models import MyTransformer
 from sentiment_analysis import load_imdb_data
 

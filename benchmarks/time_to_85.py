@@ -1,7 +1,7 @@
 """Seconds of training from ids to 85 % test accuracy on IMDB, beside fastText on the same tokens.
 
     pip install fasttext-numpy2-wheel
-    python benchmarks/time_to_85.py --data-dir .data        about 3 minutes on 2 cores
+    python -m benchmarks.time_to_85 --data-dir .data        about 3 minutes on 2 cores
 
 The required network with a larger learning rate, for one epoch of the training split; the setting was chosen on the
 validation split. The test accuracy is measured once, at the end. fastText trains on all 25,000 reviews.
@@ -15,9 +15,9 @@ from pathlib import Path
 import fasttext
 import numpy as np
 import torch
-from common import print_table, write_result
 
 import imdb
+from benchmarks.common import print_table, write_result
 from models import MyTransformer
 from sentiment_analysis import figures, load_imdb_data, predict_logits, set_seed, train_epoch
 

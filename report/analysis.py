@@ -6,7 +6,6 @@ Compares the layers with the loops of tests/test_models.py, with PyTorch's kerne
 all test reviews once more, and writes `report/results/analysis.json`. About a minute on one core.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -16,14 +15,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from test_models import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
+
 import imdb
 from files import UserError, run_command, write_text
 from models import MySelfAttention
-from sentiment_analysis import load_imdb_data, load_model, predict_logits
-from test_models import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
+from sentiment_analysis import Parser, load_imdb_data, load_model, predict_logits
 
+RESULT = Path(__file__).parent / "results" / "analysis.json"
 SENTENCES = ["The plot is weak, yet the cast is superb.", "It was not bad at all."]
 LENGTHS = [0, 100, 200, 300, 500, 10**6]  # tokens: reviews are compared in these ranges
 EXAMPLE_TOKENS = 100  # at most, of a review that serves as an example
@@ -126,7 +127,7 @@ def attention_of(sentence, model, vocab):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", required=True, help="folder of a finished run of the required setting")
     parser.add_argument("--data-dir", default=".data", help="folder with the IMDB reviews (default: %(default)s)")
     parser.add_argument("--cache-dir", default=".cache", help="as in sentiment_analysis.py (default: %(default)s)")
@@ -153,13 +154,12 @@ def main():
     lengths = np.diff(reviews.starts)[reviews.test]
     ratings = np.array([int(re.search(r"_(\d+)\.txt$", name)[1]) for name in files])
     by_length, by_rating = error_rates(wrong, lengths, ratings)
-    write_text(ROOT / "report" / "results" / "analysis.json", json.dumps({
+    write_text(RESULT, json.dumps({
         "seed": metrics["seed"], "test_accuracy": accuracy,
         "confusion": np.bincount(2 * labels + (labels != wrong), minlength=4).reshape(2, 2).tolist(),
         "layers": layer_differences(),
         "data": data_figures(reviews, train_set, valid_set, test_set, vocab),
-        "error_by_length": by_length, "error_by_rating": by_rating,
-        "examples_of_at_most": EXAMPLE_TOKENS,
+        "error_by_length": by_length, "error_by_rating": by_rating, "examples_of_at_most": EXAMPLE_TOKENS,
         "examples": confident_errors(list(files.values()), wrong, lengths, ratings, labels,
                                      logits.sigmoid().numpy()),
         "attention": [attention_of(sentence, model, vocab) for sentence in SENTENCES]}, indent=1,

@@ -16,8 +16,7 @@ from pathlib import Path
 import pypdf
 import typst
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from files import UserError, run_command, whole_file
 
 RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "peer", "published", "gpt2_sentences",
@@ -76,7 +75,7 @@ def built_from(pdf):
 
 
 def main():
-    folder = ROOT / "report"
+    folder = Path(__file__).parent
     pdf = render(folder / "report.typ", read_results(folder / "results"), read_author(folder / "author.toml"))
     with whole_file(folder / "report.pdf") as temporary:
         temporary.write_bytes(pdf)

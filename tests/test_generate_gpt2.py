@@ -296,6 +296,16 @@ def test_command_writes_all(monkeypatch, capsys, folder, tmp_path, backend):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_folder_may_say_what_temperature_suits_it(monkeypatch, writable, tmp_path):
+    assert load_writer(writable, "tiny", "transformers").temperature == 1.0
+    (writable / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.7}', encoding="utf-8")
+    assert load_writer(writable, "tiny", "transformers").temperature == 0.7
+    options = "--weights", writable, "--backend", "transformers", "--prefix", "My name", "--out", tmp_path
+    for given, used in (([], 0.7), (["--temperature", "1.3"], 1.3)):
+        assert run(monkeypatch, *options, *given) == 0
+        assert json.loads((tmp_path / "gpt2_sentences.json").read_text())["settings"]["temperature"] == used
+
+
 def test_markdown_shows_the_text_as_it_is(folder):
     result = write_sentences(load_writer(folder, "tiny", "transformers"), ["My name"], 1, SETTINGS)
     result["sentences"][0]["sentence"] = "a|b *c* <i>_"

@@ -114,6 +114,7 @@ def save(model, tokenizer):
     state = {name: tensor.t() if name.endswith(TRANSPOSED) else tensor
              for name, tensor in model.state_dict().items() if not name.endswith(".attn.bias")}
     twin.load_state_dict(state)
+    twin.generation_config.update(do_sample=True, temperature=0.7)  # so small a network is too wild at 1
     twin.half().save_pretrained(HERE)
     tokenizer.save_model(str(HERE))
 
