@@ -278,11 +278,13 @@ def plot_losses(metrics, path):
 def choose_source(args):
     """The reviews to train on, and whether they are the sample: it serves when IMDB can not be had."""
     if args.sample:
+        if not SAMPLE_DIR.is_dir():  # as where the exercise's zip was unpacked
+            raise UserError(f"{SAMPLE_DIR.name}/ is not beside the program; copy it there from the repository.")
         return SAMPLE_DIR, True
     try:
         return imdb.find_source(args.data_dir or ".data"), False
     except Unreachable as error:
-        if args.data_dir:
+        if args.data_dir or not SAMPLE_DIR.is_dir():
             raise
         print(f"{error}\nGoing on with the SAMPLE of {SAMPLE_DIR.name}/: its figures say nothing about IMDB.")
         vars(args).update(vars(parse_args([*args.argv, "--sample"])))
