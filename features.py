@@ -1,14 +1,17 @@
-"""What the n-grams of the training reviews say about a token: input channels beside its word vector.
+"""What the n-grams of the training reviews say about a token and its review: input channels beside the word vector.
 
-Every token is given, for the 1-, 2- and 3-gram that ends there, numbers that say how positive that n-gram is:
+An n-gram (of 1, 2 or 3 words) is worth
 
 - *naive Bayes*: log((p + 1) / (n + 1)), where p and n are the positive and negative training reviews that hold it
   (Wang & Manning 2012, "Baselines and Bigrams"). For a training review its own film's reviews are left out of p and n:
   counts that include the review itself look better in training than they ever are on new films.
-- *linear*: the n-gram's summand in a logistic regression on all n-grams, fitted in folds by film. A training review is
-  given the summands of the fit that did not see its film; any other review the mean over the fits.
+- *linear*: its summand in a logistic regression on all n-grams, fitted in folds by film. For a training review it is
+  the summand of the fit that did not see its film; for any other review the mean over the fits.
 - *soft*, if there are unlabelled reviews: naive Bayes' ratio counted on them, with the predictions of the same fits as
   labels; again a training review is given the counts of the fit that did not see its film.
+
+Each is 0 for an n-gram that fewer than two training reviews hold. A token's channels are what the 1-, 2- and 3-gram
+that end there are worth, and the sums over all n-grams of its review, each n-gram counted once.
 """
 
 import hashlib
@@ -27,21 +30,16 @@ from imdb import keep, ranges
 ORDERS = (1, 2, 3)
 FOLDS = 5
 PENALTY = 3.0  # of the logistic regression; 1, 3 and 10 were tried: validation loss 0.218, 0.213, 0.213
-VERSION = 1  # to be raised with every change of what `build` gives
+VERSION = 2  # to be raised with every change of what `build` gives
 
 
 @dataclass
 class Ngrams:
-    """Which review holds which n-gram: a sparse matrix (reviews, G), its G columns ordered by order, then by key."""
+    """Which review holds which n-gram: a sparse matrix (reviews, G), and the place of its entries in the texts."""
 
-    keys: list  # per order int64, sorted: what stands for an n-gram, see `ngram_keys`
-    codes: np.ndarray  # int32 (pairs): the column; an n-gram counts once a review, however often it occurs there
-    reviews: np.ndarray  # int32 (pairs): the row
-    at: np.ndarray  # int32 (orders, tokens): the pair of the n-gram that ends at a token; -1 if there is none
-
-    @property
-    def G(self):
-        return sum(map(len, self.keys))
+    codes: np.ndarray  # int64 (pairs): the column; an n-gram counts once a review, however often it occurs there
+    reviews: np.ndarray  # int64 (pairs): the row
+    at: np.ndarray  # int64 (orders, tokens): the pair of the n-gram that ends at a token; -1 if there is none
 
 
 @dataclass
@@ -49,8 +47,9 @@ class Table:
     """What every n-gram is worth: enough to give channels to any text."""
 
     words: list  # the words that n-grams are made of; a word's place is its id
-    keys: list  # per order int64 (n-grams), sorted
-    values: list  # per order float16 (n-grams, channels of an order)
+    keys: list  # per order int64, sorted: what stands for an n-gram, see `ngram_keys`
+    values: np.ndarray  # float16 (G, kinds): what each n-gram is worth, ordered by order, then by key
+    scale: np.ndarray  # float32 (C): what a channel is divided by, so that one learning rate suits all
 
     def ids(self, reviews):
         """The tokens of an `imdb.Reviews` as ids of `words`: (tokens), -1 where it has none."""
@@ -58,12 +57,8 @@ class Table:
 
     def channels(self, tokens, starts):
         """Channels of texts: tokens (tokens), ids of `words` or -1, and starts (texts + 1) -> float16 (tokens, C)."""
-        columns = []
-        for order, keys, values in zip(ORDERS, self.keys, self.values, strict=True):
-            wanted = ngram_keys(tokens, starts, order, len(self.words))
-            place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            columns.append(values[place] * (keys[place] == wanted)[:, None])
-        return np.concatenate(columns, axis=1)
+        ngrams = find_ngrams(tokens, starts, len(self.words), self.keys)
+        return (spread(ngrams, self.values[ngrams.codes].astype(np.float32), starts) / self.scale).astype(np.float16)
 
 
 def ngram_keys(tokens, starts, order, num_words):
@@ -84,25 +79,42 @@ def ngram_keys(tokens, starts, order, num_words):
     return np.where(known, keys, -1)
 
 
-def find_ngrams(tokens, starts, num_words, min_reviews, orders=ORDERS):
-    """The n-grams that at least `min_reviews` reviews hold, as `Ngrams`; arguments as in `ngram_keys`."""
+def frequent_keys(tokens, starts, order, num_words, min_reviews):
+    """Sorted keys of the n-grams that at least `min_reviews` reviews hold; other arguments as in `ngram_keys`."""
     review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    parts = Ngrams([], [], [], [])
+    code, keys = pd.factorize(ngram_keys(tokens, starts, order, num_words))
+    pairs = pd.unique(review * len(keys) + code)
+    return np.sort(keys[(np.bincount(pairs % max(len(keys), 1), minlength=len(keys)) >= min_reviews) & (keys >= 0)])
+
+
+def find_ngrams(tokens, starts, num_words, keys):
+    """Where the n-grams of `keys` (per order, sorted) occur, as `Ngrams`; other arguments as in `ngram_keys`."""
+    review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    codes, reviews, at = [], [], []
     columns = pairs_before = 0
-    for order in orders:
-        token_code, keys = pd.factorize(ngram_keys(tokens, starts, order, num_words))
-        token_pair, pairs = pd.factorize(review * len(keys) + token_code)
-        pair_review, pair_code = np.divmod(pairs, len(keys))
-        kept = (np.bincount(pair_code, minlength=len(keys)) >= min_reviews) & (keys >= 0)
-        parts.keys.append(np.sort(keys[kept]))
-        column = columns + np.searchsorted(parts.keys[-1], keys)
-        pair_kept = kept[pair_code]
-        number = np.where(pair_kept, pairs_before + np.cumsum(pair_kept) - 1, -1)
-        parts.codes.append(column[pair_code[pair_kept]].astype(np.int32))
-        parts.reviews.append(pair_review[pair_kept].astype(np.int32))
-        parts.at.append(number[token_pair].astype(np.int32))
-        columns, pairs_before = columns + len(parts.keys[-1]), pairs_before + int(pair_kept.sum())
-    return Ngrams(parts.keys, np.concatenate(parts.codes), np.concatenate(parts.reviews), np.stack(parts.at))
+    for order, known in zip(ORDERS, keys, strict=True):
+        found = ngram_keys(tokens, starts, order, num_words)
+        column = np.searchsorted(known, found)
+        there = np.flatnonzero(np.append(known, -2)[column] == found)
+        number, pairs = pd.factorize(review[there] * np.int64(len(known)) + column[there])
+        row, code = np.divmod(pairs, max(len(known), 1))
+        codes.append(code + columns)
+        reviews.append(row)
+        at.append(np.full(len(tokens), -1))
+        at[-1][there] = number + pairs_before
+        columns, pairs_before = columns + len(known), pairs_before + len(pairs)
+    return Ngrams(np.concatenate(codes), np.concatenate(reviews), np.stack(at))
+
+
+def spread(ngrams, worth, starts):
+    """What the n-grams are worth, put to the tokens: worth (pairs, kinds) -> (tokens, orders * kinds + kinds).
+
+    Per token the n-grams of each order that end there, then the sums over its review.
+    """
+    worth = np.vstack([worth, np.zeros_like(worth[:1], shape=(1, worth.shape[1]))])  # the last, -1, is "none"
+    sums = [np.bincount(ngrams.reviews, column[:-1], len(starts) - 1) for column in worth.T]
+    return np.concatenate([*worth[ngrams.at], np.repeat(np.stack(sums, axis=1), np.diff(starts), axis=0)],
+                          axis=1, dtype=np.float32)
 
 
 def count(codes, labels, G):
@@ -112,8 +124,8 @@ def count(codes, labels, G):
 
 
 def log_count_ratio(positive, negative):
-    """Naive Bayes' log((p + 1) / (n + 1))."""
-    return np.log((positive + 1) / (negative + 1))
+    """Naive Bayes' log((p + 1) / (n + 1)); 0 where p + n is below 2 (soft labels add up to 2 not to the last bit)."""
+    return np.where(positive + negative > 1.5, np.log((positive + 1) / (negative + 1)), 0.0)
 
 
 def ratios_without_own_movie(codes, labels, movies, G):
@@ -152,28 +164,31 @@ def fit_linear(codes, reviews, scale, labels, penalty=PENALTY, steps=40):
     return w[:-1] * scale, w[-1]
 
 
-def build(reviews, train, min_reviews):
+def build(reviews, train, min_reviews, seed):
     """Channels of all labelled reviews, and the table for any other text.
 
     Args:
         reviews: an `imdb.Reviews`; unlabelled ones in it are used and stand last.
         train: (number of reviews) bool, the reviews whose labels may be seen.
         min_reviews: how many training or unlabelled reviews must hold an n-gram.
+        seed: of the folds.
 
     Returns:
         float16 (tokens of labelled reviews, C), and a `Table`.
     """
     counted = keep(reviews, train | (reviews.labels < 0))
     starts, labels, movies = counted.starts, counted.labels.astype(float), counted.movies
-    known = find_ngrams(counted.tokens, starts, len(reviews.words), min_reviews, orders=(1,)).keys[0]
+    known = frequent_keys(counted.tokens, starts, 1, len(reviews.words), min_reviews)
     id_of = np.full(len(reviews.words), -1)
     id_of[known] = np.arange(len(known))
-    ngrams = find_ngrams(id_of[counted.tokens], starts, len(known), min_reviews)
-    G, has_label = ngrams.G, labels[ngrams.reviews] >= 0
+    tokens = id_of[counted.tokens]
+    keys = [frequent_keys(tokens, starts, order, len(known), min_reviews) for order in ORDERS]
+    ngrams, G = find_ngrams(tokens, starts, len(known), keys), sum(map(len, keys))
+    has_label = labels[ngrams.reviews] >= 0
     codes, rows = ngrams.codes[has_label], ngrams.reviews[has_label]
     unlabelled_codes, unlabelled_rows = ngrams.codes[~has_label], ngrams.reviews[~has_label]
 
-    fold = np.random.permutation(movies.max() + 1)[movies] % FOLDS  # (reviews)
+    fold = np.random.default_rng(seed).permutation(movies.max() + 1)[movies] % FOLDS  # (reviews)
     linear, soft = np.zeros((FOLDS, G), np.float32), np.zeros((FOLDS, G), np.float32)
     for i in tqdm(range(FOLDS), desc="fitting n-grams", leave=False):
         seen = fold[rows] != i
@@ -190,39 +205,31 @@ def build(reviews, train, min_reviews):
     if len(unlabelled_codes):
         kinds.append((soft[fold[rows], codes], soft.mean(axis=0)))
 
-    is_train = np.repeat(labels >= 0, np.diff(starts))  # (tokens)
-    pair_of = np.append(np.where(has_label, np.cumsum(has_label) - 1, -1), -1)[ngrams.at[:, is_train]]
-    columns, values = [], []
-    ends = np.cumsum([0, *map(len, ngrams.keys)])
-    for order in range(len(ORDERS)):
-        of_order = []
-        for of_pair, of_ngram in kinds:
-            column = np.append(of_pair, 0)[pair_of[order]]
-            scale = column.std() or 1.0  # channels of about the same size, so that one learning rate suits all
-            columns.append((column / scale).astype(np.float16))
-            of_order.append(of_ngram[ends[order]:ends[order + 1]] / scale)
-        values.append(np.stack(of_order, axis=1).astype(np.float16))
-    table = Table([reviews.words[i] for i in known], ngrams.keys, values)
+    worth = np.zeros((len(ngrams.codes), len(kinds)), np.float32)
+    worth[has_label] = np.stack([of_pair for of_pair, _ in kinds], axis=1)
+    of_train = spread(ngrams, worth, starts)[np.repeat(labels >= 0, np.diff(starts))]
+    scale = of_train.std(axis=0)
+    scale[scale == 0] = 1
+    values = np.stack([of_ngram for _, of_ngram in kinds], axis=1).astype(np.float16)
+    table = Table([reviews.words[i] for i in known], keys, values, scale)
 
     labelled = keep(reviews, reviews.labels >= 0)
     channels = table.channels(id_of[labelled.tokens], labelled.starts)
-    channels[np.repeat(train[:len(labelled.labels)], np.diff(labelled.starts))] = np.stack(columns, axis=1)
+    channels[np.repeat(train[:len(labelled.labels)], np.diff(labelled.starts))] = of_train / scale
     return channels, table
 
 
-def load_channels(reviews, train, min_reviews, cache_dir):
+def load_channels(reviews, train, min_reviews, seed, cache_dir):
     """`build`, kept in `cache_dir` under a name made of all that determines the result."""
-    key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), min_reviews, PENALTY,
-           FOLDS, VERSION, np.random.get_state()[1][:2].tolist()]
+    key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), min_reviews, seed, PENALTY,
+           FOLDS, VERSION]
     path = Path(cache_dir, f"channels-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz")
-    names = ["channels", "words", *(f"{part}{order}" for order in ORDERS for part in ("keys", "values"))]
-    parts = read_arrays(path, names)
+    parts = read_arrays(path, ["channels", "words", *(f"keys{order}" for order in ORDERS), "values", "scale"])
     if parts:
-        keys, values = ([parts[f"{part}{order}"] for order in ORDERS] for part in ("keys", "values"))
-        return parts["channels"], Table(parts["words"].tobytes().decode().split("\n"), keys, values)
-    channels, table = build(reviews, train, min_reviews)
-    parts = {"channels": channels, "words": np.frombuffer("\n".join(table.words).encode(), np.uint8)}
-    for order, keys, values in zip(ORDERS, table.keys, table.values, strict=True):
-        parts |= {f"keys{order}": keys, f"values{order}": values}
-    write_arrays(path, parts)
+        words, keys = parts["words"].tobytes().decode().split("\n"), [parts[f"keys{order}"] for order in ORDERS]
+        return parts["channels"], Table(words, keys, parts["values"], parts["scale"])
+    channels, table = build(reviews, train, min_reviews, seed)
+    write_arrays(path, {"channels": channels, "words": np.frombuffer("\n".join(table.words).encode(), np.uint8),
+                        **{f"keys{order}": keys for order, keys in zip(ORDERS, table.keys, strict=True)},
+                        "values": table.values, "scale": table.scale})
     return channels, table

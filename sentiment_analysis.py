@@ -77,7 +77,7 @@ def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, m
           f"{reviews.test.sum():,} to test; {len(vocab):,} words, {covered:.1%} of them in GloVe")
     channels, table = None, None
     if ngrams:
-        channels, table = features.load_channels(reviews, is_train, MIN_REVIEWS[ngrams], cache_dir)
+        channels, table = features.load_channels(reviews, is_train, MIN_REVIEWS[ngrams], seed, cache_dir)
         print(f"{mark}{channels.shape[1]} channels of {sum(map(len, table.keys)):,} n-grams"
               + f", {(reviews.labels < 0).sum():,} unlabelled reviews among their sources" * (ngrams == "unsup"))
     sets = train_set, valid_set, test_set = [
@@ -217,7 +217,7 @@ def save_model(path, model, vocab, table, metrics):
              "settings": metrics["settings"], "data": metrics["data"]}
     if table:
         saved["ngrams"] = {"words": table.words, "keys": [torch.from_numpy(keys) for keys in table.keys],
-                           "values": [torch.from_numpy(values) for values in table.values]}
+                           "values": torch.from_numpy(table.values), "scale": torch.from_numpy(table.scale)}
     buffer = io.BytesIO()  # torch.save answers a full disk with a RuntimeError that does not say so
     torch.save(saved, buffer)
     with whole_file(path) as temporary:
@@ -234,8 +234,9 @@ def load_model(path, device):
         model.load_state_dict(saved["state"])
         table = None
         if "ngrams" in saved:
-            keys, values = ([tensor.numpy() for tensor in saved["ngrams"][name]] for name in ("keys", "values"))
-            table = features.Table(saved["ngrams"]["words"], keys, values)
+            parts = saved["ngrams"]
+            table = features.Table(parts["words"], [keys.numpy() for keys in parts["keys"]],
+                                   parts["values"].numpy(), parts["scale"].numpy())
         return model.to(device).eval(), vocab, table, saved["settings"], saved["data"]
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; train first, or name the run's folder with --run.") from error
