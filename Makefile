@@ -11,7 +11,7 @@ test: .venv/ready-dev
 	.venv/bin/python -m pytest
 
 report: .venv/ready-dev
-	.venv/bin/python report/build.py
+	.venv/bin/python -m report.build
 
 submission: .venv/ready-dev
 	.venv/bin/python make_submission.py --name "$$NAME" --cse "$$CSE" --id "$$ID"

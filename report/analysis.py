@@ -1,6 +1,6 @@
 """What the report shows of a finished run beside its metrics: exactness of the layers, errors, attention.
 
-    python report/analysis.py --run runs/required [--data-dir .data]
+    python -m report.analysis --run runs/required [--data-dir .data]
 
 Compares the layers with the loops of tests/test_models.py, with PyTorch's kernels and with numerical gradients, judges
 all test reviews once more, and writes `report/results/analysis.json`. About a minute on one core.
@@ -8,21 +8,17 @@ all test reviews once more, and writes `report/results/analysis.json`. About a m
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from test_models import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
-
 import imdb
 from files import UserError, run_command, write_text
 from models import MySelfAttention
 from sentiment_analysis import Parser, load_imdb_data, load_model, predict_logits
+from tests.test_models import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
 
 RESULT = Path(__file__).parent / "results" / "analysis.json"
 SENTENCES = ["The plot is weak, yet the cast is superb.", "It was not bad at all."]

@@ -1,6 +1,6 @@
 """Build the report: report/report.typ and report/results/*.json -> report/report.pdf, at most 6 pages.
 
-    python report/build.py
+    python -m report.build
 
 The same results give the same bytes. The PDF's keywords hold a digest of the template and the results, which tells
 whether it is up to date: file times do not survive a clone.
@@ -9,14 +9,12 @@ whether it is up to date: file times do not survive a clone.
 import hashlib
 import io
 import json
-import sys
 import tomllib
 from pathlib import Path
 
 import pypdf
 import typst
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from files import UserError, run_command, whole_file
 
 RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "peer", "published", "gpt2_sentences",
