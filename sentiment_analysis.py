@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import features
 import imdb
-from files import Unreachable, UserError, run_command, whole_file, write_text
+from files import Parser, Unreachable, UserError, run_command, whole_file, write_text
 from models import MyTransformer
 
 SAMPLE_DIR = Path(__file__).parent / "sample_reviews"
@@ -307,13 +307,6 @@ def seed_number(text):
     if not 0 <= value < 2**32:
         raise ValueError
     return value
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser that refuses in one sentence."""
-
-    def error(self, message):
-        raise UserError(f"{message} (--help shows all options).")
 
 
 def positive(kind):
