@@ -44,10 +44,10 @@ ROWS = {  # what is left out: other settings, and the channels that stay
 }
 
 
-def run(settings, columns, seed, source, cache_dir):
+def run(settings, columns, seed, source):
     """Loss and accuracy on the validation split after the last epoch."""
     train_set, valid_set, _, train_loader, valid_loader, _, vocab, _ = load_imdb_data(
-        source, cache_dir, max_len=settings["max_len"], batch_size=settings["batch_size"], valid_share=0.2,
+        source, max_len=settings["max_len"], batch_size=settings["batch_size"], valid_share=0.2,
         both_ends=settings["both_ends"], ngrams=settings["ngrams"])
     for part in (train_set, valid_set):
         part.channels = part.channels[:, sorted(columns)] if columns else None
@@ -67,7 +67,6 @@ def run(settings, columns, seed, source, cache_dir):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", default=".data")
-    parser.add_argument("--cache-dir", default=".cache")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     args = parser.parse_args()
     source = imdb.find_source(args.data_dir)
@@ -77,7 +76,7 @@ def main():
             settings = BONUS | other
             path = Path("runs", "ablation", f"{what.replace(' ', '-')}-{seed}.json")
             if not path.exists():
-                result = run(settings, columns, seed, source, args.cache_dir)
+                result = run(settings, columns, seed, source)
                 write_text(path, json.dumps({"settings": settings, "columns": columns, **result}) + "\n")
             result = json.loads(path.read_text(encoding="utf-8"))
             rows.append({"left out": what, "seed": seed, "valid loss": result["loss"],

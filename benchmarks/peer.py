@@ -19,9 +19,8 @@ from benchmarks.common import print_table, write_result
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", default=".data")
-    parser.add_argument("--cache-dir", default=".cache")
-    args = parser.parse_args()
-    reviews = imdb.load_reviews(imdb.find_source(args.data_dir), args.cache_dir, expected_digest=imdb.CONTENT_SHA256)
+    source = imdb.find_source(parser.parse_args().data_dir)
+    reviews = imdb.load_reviews(source, ".cache", expected_digest=imdb.CONTENT_SHA256)
     words, test, labels = np.array(reviews.words, object), reviews.test, reviews.labels
     texts = [words[reviews.tokens[a:b]] for a, b in zip(reviews.starts[:-1], reviews.starts[1:], strict=True)]
     rows = []
