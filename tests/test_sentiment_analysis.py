@@ -13,6 +13,7 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import spacy
@@ -143,7 +144,7 @@ def test_plot_shows_both_losses_over_whole_epochs(tmp_path, monkeypatch):
     metrics = {"data": "IMDB", "test": {"accuracy": 0.8531},
                "epochs": [{"train_loss": 0.7, "valid_loss": 0.6}, {"train_loss": 0.5, "valid_loss": 0.55}]}
     drawn = []
-    monkeypatch.setattr(sentiment_analysis.plt, "close", drawn.append)
+    monkeypatch.setattr(plt, "close", drawn.append)
     sentiment_analysis.plot_losses(metrics, tmp_path / "loss.png")
     monkeypatch.undo()
     (axes,) = drawn[0].axes
@@ -153,7 +154,7 @@ def test_plot_shows_both_losses_over_whole_epochs(tmp_path, monkeypatch):
     assert "85.31%" in axes.get_title()
     assert axes.get_legend() is not None
     assert all(tick == int(tick) for tick in axes.get_xticks())
-    sentiment_analysis.plt.close(drawn[0])
+    plt.close(drawn[0])
 
 
 def test_model_judges_texts_without_the_data(run, data):
@@ -425,8 +426,8 @@ def on_a_full_disk(write):
 @pytest.mark.parametrize(("module", "name", "finished"), [
     (Path, "write_bytes", []),
     (np, "savez", []),
-    (sentiment_analysis.plt.Figure, "savefig", ["model.pt"]),
-    (Path, "write_text", ["loss.png", "model.pt"]),
+    (plt.Figure, "savefig", ["checkpoint.pt", "model.pt"]),
+    (Path, "write_text", ["checkpoint.pt", "loss.png", "model.pt"]),
 ])
 def test_full_disk_leaves_no_half_written_file(call, data, tmp_path, monkeypatch, module, name, finished):
     monkeypatch.setattr(module, name, on_a_full_disk(getattr(module, name)))
@@ -465,7 +466,7 @@ def test_ctrl_c_in_training(data, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in out + err
     assert err.splitlines()[-1].startswith("error: stopped by Ctrl-C")
-    assert not files_in(tmp_path / "runs")
+    assert files_in(tmp_path / "runs") == ["checkpoint.pt"]
     assert [name for name in files_in(tmp_path / "cache") if not name.startswith("tokens-")] == []
     process = start("-c", code, *options, "--epochs", "1")
     process.communicate(timeout=100)
@@ -519,11 +520,11 @@ def test_unreachable_server_makes_the_sample_serve(call, unreachable, data, tmp_
 def test_plot_of_the_sample_says_so(tmp_path, monkeypatch):
     metrics = {"data": "SAMPLE", "test": {"accuracy": 0.8}, "epochs": [{"train_loss": 0.7, "valid_loss": 0.6}]}
     drawn = []
-    monkeypatch.setattr(sentiment_analysis.plt, "close", drawn.append)
+    monkeypatch.setattr(plt, "close", drawn.append)
     sentiment_analysis.plot_losses(metrics, tmp_path / "loss.png")
     monkeypatch.undo()
     assert "SAMPLE" in drawn[0].axes[0].get_title()
-    sentiment_analysis.plt.close(drawn[0])
+    plt.close(drawn[0])
 
 
 def test_every_line_about_the_sample_says_so(call, unreachable, data, tmp_path):
