@@ -1,7 +1,9 @@
 # make sentiment: train on IMDB. make test: ruff and all tests. make report: report/report.pdf from report/results/.
-# make submission NAME="..." CSE=... ID=...: the zip to hand in. All set up .venv on first use and never again.
+# make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every figure of the README but those of the
+# long trainings. All set up .venv on first use and never again.
 
 PYTHON ?= python3
+DATA ?= .data
 
 sentiment: .venv/ready
 	.venv/bin/python sentiment_analysis.py
@@ -16,6 +18,11 @@ report: .venv/ready-dev
 submission: .venv/ready-dev
 	.venv/bin/python make_submission.py --name "$$NAME" --cse "$$CSE" --id "$$ID"
 
+bench: .venv/ready-dev
+	.venv/bin/pip install --quiet fasttext-numpy2-wheel
+	for name in step epoch data start time_to_85 peer generation; do \
+	    .venv/bin/python -m benchmarks.$$name $$(test $$name = generation || echo --data-dir $(DATA)) || exit; done
+
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -r requirements.txt
@@ -25,4 +32,4 @@ submission: .venv/ready-dev
 	.venv/bin/pip install -r requirements-dev.txt
 	touch $@
 
-.PHONY: sentiment test report submission
+.PHONY: sentiment test report submission bench

@@ -3,6 +3,7 @@
 Used by every script of the project; run by none.
 """
 
+import argparse
 import contextlib
 import hashlib
 import os
@@ -122,6 +123,13 @@ def download(url, path, digest, algorithm="sha256"):
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise Unreachable(f"{url} cannot be reached ({reason}); "
                           f"fetch it elsewhere and put it at {path}.") from error
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that refuses in one sentence."""
+
+    def error(self, message):
+        raise UserError(f"{message} (--help shows all options).")
 
 
 def run_command(main):

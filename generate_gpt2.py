@@ -32,7 +32,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from files import Unreachable, UserError, download, file_digest, run_command, whole_file
+from files import Parser, Unreachable, UserError, download, file_digest, run_command, whole_file
 
 # torch, spaCy, transformers and minGPT are imported where they are used, so that --help and refusals are quick.
 
@@ -515,13 +515,6 @@ def number(kind, low, high=float("inf")):
         return value
     convert.__name__ = kind.__name__
     return convert
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser that refuses in one sentence."""
-
-    def error(self, message):
-        raise UserError(f"{message} (--help shows all options).")
 
 
 def parse_args(argv=None):

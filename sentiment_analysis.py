@@ -27,14 +27,14 @@ import checkpoint
 import features
 import imdb
 from checkpoint import build_model, load_model, save_model
-from files import Unreachable, UserError, only_process, run_command, whole_file, write_text
+from files import Parser, Unreachable, UserError, only_process, run_command, whole_file, write_text
 
 SAMPLE_DIR = Path(__file__).parent / "sample_reviews"
 REQUIRED = dict(name="required", blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False,
                 min_freq=10, glove_dim=50, valid_share=0.2, schedule="constant", input_dropout=0.0, both_ends=False,
                 ngrams=None)
-BONUS = REQUIRED | dict(name="bonus", epochs=4, lr=1e-3, batch_size=64, max_len=400, valid_share=0.05,
-                        schedule="one-cycle", input_dropout=0.2, both_ends=True, ngrams="labels")
+BONUS = REQUIRED | dict(name="bonus", epochs=3, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05,
+                        schedule="one-cycle", input_dropout=0.6, both_ends=True, ngrams="labels")
 PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": BONUS | dict(name="bonus-unsup", ngrams="unsup")}
 # A few dozen steps at 1e-4 teach nothing, and few words stand ten times in a few hundred short reviews.
 SAMPLE = REQUIRED | dict(name="sample", epochs=20, lr=1e-3, batch_size=16, min_freq=2)
@@ -301,13 +301,6 @@ def seed_number(text):
     if not 0 <= value < 2**32:
         raise ValueError
     return value
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser that refuses in one sentence."""
-
-    def error(self, message):
-        raise UserError(f"{message} (--help shows all options).")
 
 
 def positive(kind):

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+import imdb
 from benchmarks.common import print_table, write_result
 from models import MyTransformer
 from sentiment_analysis import load_imdb_data
@@ -138,7 +139,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=10)
     args = parser.parse_args()
-    _, _, _, loader, _, _, vocab, _ = load_imdb_data(args.data_dir)
+    _, _, _, loader, _, _, vocab, _ = load_imdb_data(imdb.find_source(args.data_dir))
     chosen = set(np.linspace(0, len(loader) - 1, args.batches).astype(int))
     batches = [batch for i, batch in enumerate(loader) if i in chosen]
     rows = []
