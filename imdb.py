@@ -134,13 +134,14 @@ def tokenize(texts):
     piece_of = defaultdict()
     piece_of.default_factory = piece_of.__len__  # the number of a new piece is how many there are already
     pieces = [np.fromiter(map(piece_of.__getitem__, text.replace("<br />", " ").split()), np.int64)
-              for text in tqdm(texts, desc="splitting", unit=" reviews", leave=False)]
+              for text in tqdm(texts, desc="splitting", unit=" reviews", leave=False, delay=1)]
     distinct = list(piece_of)
 
     # A line break between pieces is a token of its own: it keeps the pieces apart and says where each one ends.
     newline = tokenizer.vocab.strings.add("\n")
     lower = [np.zeros(0, np.uint64)]
-    for first in tqdm(range(0, len(distinct), 5000), desc="tokenizing", unit_scale=5000, unit=" pieces", leave=False):
+    for first in tqdm(range(0, len(distinct), 5000), desc="tokenizing", unit_scale=5000, unit=" pieces", leave=False,
+                      delay=1):
         text = "".join(piece + "\n" for piece in distinct[first:first + 5000])
         lower.append(tokenizer(text).to_array("LOWER"))
     lower = np.concatenate(lower)

@@ -5,6 +5,7 @@
     python sentiment_analysis.py --preset bonus-unsup   and the 50,000 unlabelled reviews as well
     python sentiment_analysis.py --sample               a few hundred short reviews, without network
     python sentiment_analysis.py evaluate --run runs/required
+    python sentiment_analysis.py predict "A film to fall asleep in."
 
 A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. One that was interrupted goes on after its last
 whole epoch when its command is given again with `--resume`. README.md says what accuracy to expect and in what time.
@@ -26,8 +27,10 @@ from tqdm import tqdm
 import checkpoint
 import features
 import imdb
+import predict
 from checkpoint import build_model, load_model, save_model
 from files import Parser, Unreachable, UserError, only_process, run_command, whole_file, write_text
+from predict import autocast, predict_logits
 
 SAMPLE_DIR = Path(__file__).parent / "sample_reviews"
 REQUIRED = dict(name="required", blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False,
@@ -86,14 +89,6 @@ def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, m
     return *sets, train_loader, valid_loader, test_loader, vocab, vocab.stoi["<pad>"]
 
 
-def autocast(device):
-    """Half precision on CUDA (bfloat16 where the GPU has it), float32 on the CPU."""
-    half = torch.float16
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        half = torch.bfloat16
-    return torch.autocast(device.type, half if device.type == "cuda" else torch.bfloat16, device.type == "cuda")
-
-
 def train_epoch(model, loader, optimizer, scheduler, scaler, device, title):
     """One pass over the training reviews; returns the mean loss."""
     model.train()
@@ -131,18 +126,6 @@ def run_epoch(epoch, model, optimizer, scheduler, scaler, train_loader, valid_lo
 def diverged(loss, place):
     """The error with which a loss that is not a finite number ends a run."""
     return UserError(f"the loss became {loss} in {place}; a smaller --lr is the likely cure.")
-
-
-@torch.no_grad()
-def predict_logits(model, loader, device, title):
-    """The logit of each review of a loader that does not shuffle, in the order of its set."""
-    model.eval()
-    logits = []
-    for *inputs, _ in tqdm(loader, desc=title, unit=" batches", leave=False):
-        with autocast(device):
-            logits.append(model(*inputs).squeeze(1).float())
-    logits = torch.cat(logits)
-    return torch.empty_like(logits).scatter_(0, torch.from_numpy(loader.order).to(logits.device), logits)
 
 
 def figures(logits, labels):
@@ -353,6 +336,16 @@ def parse_args(argv=None):
                                   help="print the test figures of a finished run")
     command.add_argument("--run", required=True, help="folder of the run")
     command.set_defaults(command=evaluate_run)
+    command = commands.add_parser("predict", help="judge texts: positive or negative, and how probable that is")
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="a review in quotes; after -- it may begin with a "
+                         "dash (if there is none: each line of standard input)")
+    command.add_argument("--file", help="judge each line of this file")
+    command.add_argument("--model", default=predict.MODEL, help="the model.pt of a run (if not given: that of "
+                         f"{predict.MODEL.parent.relative_to(Path(predict.__file__).parent)}/)")
+    command.add_argument("--json", action="store_true", help="one JSON object a line: text, label, probability")
+    command.add_argument("--explain", action="append", metavar="FILE", help="show in FILE.png or FILE.html how much "
+                         "each word of one text moved the result; may be given twice")
+    command.set_defaults(command=predict.run)
 
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
