@@ -131,7 +131,8 @@ def draw(path, words, values, matrix, title):
 def page(words, values, matrix, title):
     """The page: HTML that needs nothing from elsewhere, in which nothing of the text is markup."""
     def coloured(tag, colour, opacity, value, word=""):
-        return (f'<{tag} style="background:rgba({colour},{opacity:.3f})" title="{value:+.3f}">{html.escape(word)}</{tag}>')
+        style = f"background:rgba({colour},{opacity:.3f})"
+        return f'<{tag} style="{style}" title="{value:+.3f}">{html.escape(word)}</{tag}>'
 
     shown = " ".join(coloured("span", BLUE if value > 0 else RED, 0.7 * abs(shade), value, word)
                      for word, value, shade in zip(words, values, shades(values), strict=True))

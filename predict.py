@@ -137,7 +137,8 @@ def notes(judge, numbers, reviews):
     part = f"first {max_len}"
     if judge.settings["both_ends"]:
         part = f"first {max_len // 2} and last {max_len - max_len // 2}"
-    say(numbers[np.diff(reviews.starts) > max_len], f"only the {part} tokens were read")
+    part += " tokens, and the n-grams of all," if judge.table else " tokens"
+    say(numbers[np.diff(reviews.starts) > max_len], f"only the {part} were read")
     ids = judge.vocab.stoi
     known = np.array([ids[word] != ids["<unk>"] for word in reviews.words])[reviews.tokens]
     say(numbers[np.add.reduceat(known, reviews.starts[:-1]) == 0], "the network knows none of the words")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_archive_folder
+from conftest import without_times, write_archive_folder
 
 import checkpoint
 import imdb
@@ -22,16 +22,6 @@ from sentiment_analysis import parse_args
 
 ROOT = Path(checkpoint.__file__).parent
 QUICK = ["--epochs", "6", "--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder with a toy `aclImdb/` that stands for IMDB, and a cache for all runs on it."""
-    folder = tmp_path_factory.mktemp("data")
-    write_archive_folder(folder / "aclImdb", films_per_list=10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imdb, "CONTENT_SHA256", imdb.read_reviews(folder / "aclImdb").digest)
-        yield folder
 
 
 @pytest.fixture
@@ -67,12 +57,6 @@ def interrupted(train, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 train(*options)
     return interrupted
-
-
-def without_times(metrics):
-    epochs = [{name: value for name, value in epoch.items() if name not in ("seconds", "tokens_per_second")}
-              for epoch in metrics["epochs"]]
-    return metrics | {"epochs": epochs, "seconds": None}
 
 
 # Going on

@@ -18,28 +18,18 @@ import numpy as np
 import pytest
 import spacy
 import torch
-from conftest import write_archive_folder
+from conftest import refused, without_times, write_archive_folder
 from torchtext.vocab import Vocab
 
 import imdb
 import sentiment_analysis
-from files import Unreachable, run_command
+from files import Unreachable
 from models import MyTransformer
-from sentiment_analysis import BONUS, REQUIRED, SAMPLE, SAMPLE_DIR, figures, load_imdb_data, main, parse_args, set_seed
+from sentiment_analysis import BONUS, REQUIRED, SAMPLE, SAMPLE_DIR, figures, load_imdb_data, parse_args, set_seed
 
 ROOT = Path(sentiment_analysis.__file__).parent
 QUICK = ["--epochs", "8", "--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"]
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder with a toy `aclImdb/` that stands for IMDB, verified like it, and a cache for all runs on it."""
-    folder = tmp_path_factory.mktemp("data")
-    write_archive_folder(folder / "aclImdb", films_per_list=10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imdb, "CONTENT_SHA256", imdb.read_reviews(folder / "aclImdb").digest)
-        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -61,32 +51,10 @@ def run(train, tmp_path_factory):
     return runs / "first"
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """A function that runs the command line in this process: exit code, standard output, lines of standard error."""
-    def call(*options):
-        monkeypatch.setattr(sys, "argv", ["sentiment_analysis.py", *map(str, options)])
-        capsys.readouterr()
-        try:
-            run_command(main)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-    return call
-
-
 def start(*command, **options):
     """A process of its own, in which the data set's server cannot be reached."""
     return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, env=os.environ | NO_NETWORK | {"PYTHONPATH": str(ROOT)}, **options)
-
-
-def without_times(metrics):
-    epochs = [{name: value for name, value in epoch.items() if name not in ("seconds", "tokens_per_second")}
-              for epoch in metrics["epochs"]]
-    return metrics | {"epochs": epochs, "seconds": None}
 
 
 def files_in(folder):
@@ -347,16 +315,6 @@ def test_import_trains_nothing_and_prints_nothing(tmp_path):
 
 
 # Bad input
-
-
-def refused(code, out, err):
-    """The one sentence with which a command ended."""
-    assert code == 2
-    assert "Traceback" not in out + err
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert err.rstrip("\n").splitlines()[-1] == line
-    assert len(line) > 20
-    return line
 
 
 @pytest.mark.parametrize(("options", "word"), [
