@@ -4,6 +4,7 @@ The archive is read in one pass, each distinct piece of text is tokenized once, 
 after that all reviews are one flat array of token numbers, and a batch is cut out of it by index.
 """
 
+import functools
 import hashlib
 import importlib.resources
 import json
@@ -109,6 +110,7 @@ def content_digest(texts):
     return digest.hexdigest()
 
 
+@functools.cache
 def spacy_tokenizer():
     """spaCy's rules for English; the tokenizer of `en_core_web_sm` is the same as that of a blank pipeline."""
     import spacy  # here, because it takes a second, and only a first start needs it
