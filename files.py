@@ -10,11 +10,19 @@ import os
 import shutil
 import sys
 import urllib.request
+import uuid
 from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+HALF_WRITTEN = ".half-written-"  # begins the name of a file that has not taken its place yet
 
 
 class UserError(Exception):
@@ -30,12 +38,38 @@ def whole_file(path):
     """Yield a temporary path beside `path`: it replaces `path` if the block ends well, and vanishes if not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # same folder: os.replace is atomic within a disk
+    # Same folder: os.replace is atomic within a disk. A name that no other process has, on whatever machine it runs.
+    temporary = path.with_name(f"{HALF_WRITTEN}{uuid.uuid4().hex[:12]}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_process(folder):
+    """Keep `folder` to this process, and clear away what a killed one left there half-written.
+
+    Raises UserError if another process holds it. The system frees it when the process ends, in whatever way.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = fcntl and os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            if fcntl:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is writing to {folder}; wait for it, or choose another name.") from error
+        except OSError:
+            pass  # some network disks know no locks
+        for leftover in folder.glob(f"{HALF_WRITTEN}*"):
+            leftover.unlink()
+        yield
+    finally:
+        if fcntl:
+            os.close(handle)
 
 
 def write_text(path, text):

@@ -4,6 +4,7 @@ The archive is read in one pass, each distinct piece of text is tokenized once, 
 after that all reviews are one flat array of token numbers, and a batch is cut out of it by index.
 """
 
+import functools
 import hashlib
 import importlib.resources
 import json
@@ -109,6 +110,7 @@ def content_digest(texts):
     return digest.hexdigest()
 
 
+@functools.cache
 def spacy_tokenizer():
     """spaCy's rules for English; the tokenizer of `en_core_web_sm` is the same as that of a blank pipeline."""
     import spacy  # here, because it takes a second, and only a first start needs it
@@ -134,13 +136,14 @@ def tokenize(texts):
     piece_of = defaultdict()
     piece_of.default_factory = piece_of.__len__  # the number of a new piece is how many there are already
     pieces = [np.fromiter(map(piece_of.__getitem__, text.replace("<br />", " ").split()), np.int64)
-              for text in tqdm(texts, desc="splitting", unit=" reviews", leave=False)]
+              for text in tqdm(texts, desc="splitting", unit=" reviews", leave=False, delay=1)]
     distinct = list(piece_of)
 
     # A line break between pieces is a token of its own: it keeps the pieces apart and says where each one ends.
     newline = tokenizer.vocab.strings.add("\n")
     lower = [np.zeros(0, np.uint64)]
-    for first in tqdm(range(0, len(distinct), 5000), desc="tokenizing", unit_scale=5000, unit=" pieces", leave=False):
+    for first in tqdm(range(0, len(distinct), 5000), desc="tokenizing", unit_scale=5000, unit=" pieces", leave=False,
+                      delay=1):
         text = "".join(piece + "\n" for piece in distinct[first:first + 5000])
         lower.append(tokenizer(text).to_array("LOWER"))
     lower = np.concatenate(lower)

@@ -5,33 +5,32 @@
     python sentiment_analysis.py --preset bonus-unsup   and the 50,000 unlabelled reviews as well
     python sentiment_analysis.py --sample               a few hundred short reviews, without network
     python sentiment_analysis.py evaluate --run runs/required
+    python sentiment_analysis.py predict "A film to fall asleep in."
 
-A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.md says what accuracy to expect and in
-what time.
+A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. One that was interrupted goes on after its last
+whole epoch when its command is given again with `--resume`. README.md says what accuracy to expect and in what time.
 """
 
 import argparse
-import io
 import json
 import platform
 import sys
 import time
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.ticker import MaxNLocator
 from torch.nn import functional as F
-from torchtext.vocab import Vocab
 from tqdm import tqdm
 
+import checkpoint
 import features
 import imdb
-from files import Parser, Unreachable, UserError, run_command, whole_file, write_text
-from models import MyTransformer
+import predict
+from checkpoint import build_model, load_model, save_model
+from files import Parser, Unreachable, UserError, only_process, run_command, whole_file, write_text
+from predict import autocast, predict_logits
 
 SAMPLE_DIR = Path(__file__).parent / "sample_reviews"
 REQUIRED = dict(name="required", blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False,
@@ -90,14 +89,6 @@ def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, m
     return *sets, train_loader, valid_loader, test_loader, vocab, vocab.stoi["<pad>"]
 
 
-def autocast(device):
-    """Half precision on CUDA (bfloat16 where the GPU has it), float32 on the CPU."""
-    half = torch.float16
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        half = torch.bfloat16
-    return torch.autocast(device.type, half if device.type == "cuda" else torch.bfloat16, device.type == "cuda")
-
-
 def train_epoch(model, loader, optimizer, scheduler, scaler, device, title):
     """One pass over the training reviews; returns the mean loss."""
     model.train()
@@ -114,22 +105,27 @@ def train_epoch(model, loader, optimizer, scheduler, scaler, device, title):
         value = loss.item()
         if not np.isfinite(value):
             bar.close()
-            raise UserError(f"the loss became {value} in {title}, step {step}; a smaller --lr is the likely cure.")
+            raise diverged(value, f"{title}, step {step}")
         total, count = total + value * len(labels), count + len(labels)
         bar.set_postfix_str(f"loss {total / count:.4f}", refresh=False)
     return total / count
 
 
-@torch.no_grad()
-def predict_logits(model, loader, device, title):
-    """The logit of each review of a loader that does not shuffle, in the order of its set."""
-    model.eval()
-    logits = []
-    for *inputs, _ in tqdm(loader, desc=title, unit=" batches", leave=False):
-        with autocast(device):
-            logits.append(model(*inputs).squeeze(1).float())
-    logits = torch.cat(logits)
-    return torch.empty_like(logits).scatter_(0, torch.from_numpy(loader.order).to(logits.device), logits)
+def run_epoch(epoch, model, optimizer, scheduler, scaler, train_loader, valid_loader, device):
+    """Train for one epoch and validate; returns the epoch's part of the metrics."""
+    started = time.time()
+    train_loss = train_epoch(model, train_loader, optimizer, scheduler, scaler, device, f"epoch {epoch}")
+    seconds = time.time() - started
+    valid = figures(predict_logits(model, valid_loader, device, "validation"), valid_loader.dataset.labels)
+    if not np.isfinite(valid["loss"]):
+        raise diverged(valid["loss"], f"the validation after epoch {epoch}")
+    return {"train_loss": train_loss, "valid_loss": valid["loss"], "valid_accuracy": valid["accuracy"],
+            "seconds": seconds, "tokens_per_second": int(train_loader.dataset.lengths.sum() / seconds)}
+
+
+def diverged(loss, place):
+    """The error with which a loss that is not a finite number ends a run."""
+    return UserError(f"the loss became {loss} in {place}; a smaller --lr is the likely cure.")
 
 
 def figures(logits, labels):
@@ -176,24 +172,41 @@ def train(args):
     print(f"{mark}{args.blocks} block(s), {args.epochs} epochs, learning rate {args.lr:g}, batches of "
           f"{args.batch_size}, at most {args.max_len} tokens, seed {args.seed}, {metrics['device']}")
 
-    for epoch in range(1, args.epochs + 1):
-        epoch_started = time.time()
-        train_loss = train_epoch(model, train_loader, optimizer, scheduler, scaler, device, f"epoch {epoch}")
-        seconds = time.time() - epoch_started
-        valid = figures(predict_logits(model, valid_loader, device, "validation"), valid_loader.dataset.labels)
-        rate = int(train_loader.dataset.lengths.sum() / seconds)
-        metrics["epochs"].append({"train_loss": train_loss, "valid_loss": valid["loss"],
-                                  "valid_accuracy": valid["accuracy"], "seconds": seconds, "tokens_per_second": rate})
-        print(f"{mark}epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
-              f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s  {rate:9,} tokens/s")
-
-    metrics["test"] = test(model, test_loader, device)
-    metrics["seconds"] = time.time() - started
-    save_model(folder / "model.pt", model, vocab, train_set.table, metrics)
-    plot_losses(metrics, folder / "loss.png")
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    identity = checkpoint.run_identity(settings, args.seed, device, train_set, vocab)
+    with only_process(folder):
+        if args.resume:
+            metrics["epochs"], spent = resume(folder, identity, parts, mark)
+            started -= spent
+        elif (folder / "checkpoint.pt").exists():
+            print(f"{mark}starting anew, though {folder} holds an interrupted run: --resume goes on with that one")
+        for epoch in range(len(metrics["epochs"]) + 1, args.epochs + 1):
+            result = run_epoch(epoch, **parts, train_loader=train_loader, valid_loader=valid_loader, device=device)
+            metrics["epochs"].append(result)
+            checkpoint.save_checkpoint(folder / "checkpoint.pt", identity, parts,
+                                       [metrics["epochs"], time.time() - started])
+            print(f"{mark}epoch {epoch:2d}  train loss {result['train_loss']:.4f}  "
+                  f"valid loss {result['valid_loss']:.4f}  valid accuracy {result['valid_accuracy']:.2%}  "
+                  f"{result['seconds']:6.1f} s  {result['tokens_per_second']:9,} tokens/s")
+        metrics["test"] = test(model, test_loader, device)
+        metrics["seconds"] = time.time() - started
+        save_model(folder / "model.pt", model, vocab, train_set.table, metrics)
+        plot_losses(metrics, folder / "loss.png")
+        write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        (folder / "checkpoint.pt").unlink()
     print_test(metrics["test"], mark)
     print(f"{mark}{metrics['seconds']:.0f} s in all; {folder} holds metrics.json, loss.png and model.pt")
+
+
+def resume(folder, identity, parts, mark):
+    """Set the parts to where an interrupted run left them; returns its epochs so far and the seconds they took."""
+    try:
+        epochs, seconds = checkpoint.load_checkpoint(folder / "checkpoint.pt", identity, parts)
+    except FileNotFoundError:
+        print(f"{mark}no interrupted run in {folder}; starting anew")
+        return [], 0
+    print(f"{mark}going on after epoch {len(epochs)}")
+    return epochs, seconds
 
 
 def print_test(test, mark):
@@ -203,45 +216,6 @@ def print_test(test, mark):
           f"({test['accuracy_without_known']:.2%} without the {test['known_reviews']} that were trained on as well)")
     print(f"{mark}negative reviews: {negative:,} right, {false_positive:,} wrong; "
           f"positive reviews: {positive:,} right, {false_negative:,} wrong")
-
-
-def build_model(vocab, settings):
-    """A new network with the given settings."""
-    return MyTransformer(vocab, settings["max_len"], settings["blocks"], settings["dropout"], settings["freeze"],
-                         settings["channels"], settings["input_dropout"])
-
-
-def save_model(path, model, vocab, table, metrics):
-    """Weights, settings, vocabulary and n-grams: all that the network needs to judge a text."""
-    saved = {"state": {name: tensor.cpu() for name, tensor in model.state_dict().items()}, "words": vocab.itos,
-             "settings": metrics["settings"], "data": metrics["data"]}
-    if table:
-        saved["ngrams"] = {"words": table.words, "keys": [torch.from_numpy(keys) for keys in table.keys],
-                           "values": torch.from_numpy(table.values), "scale": torch.from_numpy(table.scale)}
-    buffer = io.BytesIO()  # torch.save answers a full disk with a RuntimeError that does not say so
-    torch.save(saved, buffer)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def load_model(path, device):
-    """What a `model.pt` holds: network, vocabulary, n-grams or None, settings, kind of data ("IMDB" or "SAMPLE")."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        vocab = Vocab(Counter(), specials=saved["words"])
-        vocab.vectors = saved["state"]["embedding.weight"]
-        model = build_model(vocab, saved["settings"])
-        model.load_state_dict(saved["state"])
-        table = None
-        if "ngrams" in saved:
-            parts = saved["ngrams"]
-            table = features.Table(parts["words"], [keys.numpy() for keys in parts["keys"]],
-                                   parts["values"].numpy(), parts["scale"].numpy())
-        return model.to(device).eval(), vocab, table, saved["settings"], saved["data"]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there; train first, or name the run's folder with --run.") from error
-    except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
-        raise UserError(f"{path} is not a model of this program, or is damaged; train again.") from error
 
 
 def evaluate_run(args):
@@ -262,6 +236,9 @@ def evaluate_run(args):
 
 def plot_losses(metrics, path):
     """Training and validation loss per epoch as a picture."""
+    import matplotlib.pyplot as plt  # here, because it takes half a second, and only training needs it
+    from matplotlib.ticker import MaxNLocator
+
     epochs = range(1, len(metrics["epochs"]) + 1)
     figure, axes = plt.subplots(figsize=(6, 3.75), layout="constrained")
     axes.plot(epochs, [epoch["train_loss"] for epoch in metrics["epochs"]], "o-", label="training")
@@ -350,6 +327,7 @@ def parse_args(argv=None):
     parser.add_argument("--min-freq", type=positive(int), help="how often a word must occur to be in the vocabulary")
     parser.add_argument("--glove-dim", type=int, choices=imdb.GLOVE_DIMS, help="features of a word vector")
     parser.add_argument("--seed", type=seed_number, default=42, help="seed of numpy and torch")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of that name stopped")
     parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs")
     parser.add_argument("--name", help="name of the run: its results go to RUNS_DIR/NAME")
     parser.set_defaults(command=train, **REQUIRED)
@@ -358,6 +336,16 @@ def parse_args(argv=None):
                                   help="print the test figures of a finished run")
     command.add_argument("--run", required=True, help="folder of the run")
     command.set_defaults(command=evaluate_run)
+    command = commands.add_parser("predict", help="judge texts: positive or negative, and how probable that is")
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="a review in quotes; after -- it may begin with a "
+                         "dash (if there is none: each line of standard input)")
+    command.add_argument("--file", help="judge each line of this file")
+    command.add_argument("--model", default=predict.MODEL, help="the model.pt of a run (if not given: that of "
+                         f"{predict.MODEL.parent.relative_to(Path(predict.__file__).parent)}/)")
+    command.add_argument("--json", action="store_true", help="one JSON object a line: text, label, probability")
+    command.add_argument("--explain", action="append", metavar="FILE", help="show in FILE.png or FILE.html how much "
+                         "each word of one text moved the result; may be given twice")
+    command.set_defaults(command=predict.run)
 
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)

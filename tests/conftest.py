@@ -1,13 +1,18 @@
-"""What several test files need: one thread, a toy data set in the archive's own layout, and a server to ask."""
+"""What several test files need: one thread, a toy data set in the archive's own layout, the command line, a server."""
 
 import os
 import random
+import sys
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+
+import imdb
+import sentiment_analysis
+from files import run_command
 
 # Two threads on a busy machine wait for each other and make these tiny tensors a hundred times slower.
 torch.set_num_threads(1)
@@ -57,6 +62,48 @@ def toy_folder(tmp_path):
 @pytest.fixture
 def toy_archive(toy_folder, tmp_path):
     return write_tar(toy_folder, tmp_path / "toy_packed" / "aclImdb_v1.tar.gz")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with a toy `aclImdb/` that stands for IMDB, verified like it, and a cache for all runs on it."""
+    folder = tmp_path_factory.mktemp("data")
+    write_archive_folder(folder / "aclImdb", films_per_list=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imdb, "CONTENT_SHA256", imdb.read_reviews(folder / "aclImdb").digest)
+        yield folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """A function that runs the command line in this process: exit code, standard output, lines of standard error."""
+    def call(*options):
+        monkeypatch.setattr(sys, "argv", ["sentiment_analysis.py", *map(str, options)])
+        capsys.readouterr()
+        try:
+            run_command(sentiment_analysis.main)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+    return call
+
+
+def refused(code, out, err):
+    """The one sentence with which a command ended."""
+    assert code == 2
+    assert "Traceback" not in out + err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert err.rstrip("\n").splitlines()[-1] == line
+    assert len(line) > 20
+    return line
+
+
+def without_times(metrics):
+    epochs = [{name: value for name, value in epoch.items() if name not in ("seconds", "tokens_per_second")}
+              for epoch in metrics["epochs"]]
+    return metrics | {"epochs": epochs, "seconds": None}
 
 
 class Server:

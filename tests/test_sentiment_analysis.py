@@ -13,32 +13,23 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import spacy
 import torch
-from conftest import write_archive_folder
+from conftest import refused, without_times, write_archive_folder
 from torchtext.vocab import Vocab
 
 import imdb
 import sentiment_analysis
-from files import Unreachable, run_command
+from files import Unreachable
 from models import MyTransformer
-from sentiment_analysis import BONUS, REQUIRED, SAMPLE, SAMPLE_DIR, figures, load_imdb_data, main, parse_args, set_seed
+from sentiment_analysis import BONUS, REQUIRED, SAMPLE, SAMPLE_DIR, figures, load_imdb_data, parse_args, set_seed
 
 ROOT = Path(sentiment_analysis.__file__).parent
 QUICK = ["--epochs", "8", "--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"]
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder with a toy `aclImdb/` that stands for IMDB, verified like it, and a cache for all runs on it."""
-    folder = tmp_path_factory.mktemp("data")
-    write_archive_folder(folder / "aclImdb", films_per_list=10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imdb, "CONTENT_SHA256", imdb.read_reviews(folder / "aclImdb").digest)
-        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -60,32 +51,10 @@ def run(train, tmp_path_factory):
     return runs / "first"
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """A function that runs the command line in this process: exit code, standard output, lines of standard error."""
-    def call(*options):
-        monkeypatch.setattr(sys, "argv", ["sentiment_analysis.py", *map(str, options)])
-        capsys.readouterr()
-        try:
-            run_command(main)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-    return call
-
-
 def start(*command, **options):
     """A process of its own, in which the data set's server cannot be reached."""
     return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, env=os.environ | NO_NETWORK | {"PYTHONPATH": str(ROOT)}, **options)
-
-
-def without_times(metrics):
-    epochs = [{name: value for name, value in epoch.items() if name not in ("seconds", "tokens_per_second")}
-              for epoch in metrics["epochs"]]
-    return metrics | {"epochs": epochs, "seconds": None}
 
 
 def files_in(folder):
@@ -143,7 +112,7 @@ def test_plot_shows_both_losses_over_whole_epochs(tmp_path, monkeypatch):
     metrics = {"data": "IMDB", "test": {"accuracy": 0.8531},
                "epochs": [{"train_loss": 0.7, "valid_loss": 0.6}, {"train_loss": 0.5, "valid_loss": 0.55}]}
     drawn = []
-    monkeypatch.setattr(sentiment_analysis.plt, "close", drawn.append)
+    monkeypatch.setattr(plt, "close", drawn.append)
     sentiment_analysis.plot_losses(metrics, tmp_path / "loss.png")
     monkeypatch.undo()
     (axes,) = drawn[0].axes
@@ -153,7 +122,7 @@ def test_plot_shows_both_losses_over_whole_epochs(tmp_path, monkeypatch):
     assert "85.31%" in axes.get_title()
     assert axes.get_legend() is not None
     assert all(tick == int(tick) for tick in axes.get_xticks())
-    sentiment_analysis.plt.close(drawn[0])
+    plt.close(drawn[0])
 
 
 def test_model_judges_texts_without_the_data(run, data):
@@ -348,16 +317,6 @@ def test_import_trains_nothing_and_prints_nothing(tmp_path):
 # Bad input
 
 
-def refused(code, out, err):
-    """The one sentence with which a command ended."""
-    assert code == 2
-    assert "Traceback" not in out + err
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert err.rstrip("\n").splitlines()[-1] == line
-    assert len(line) > 20
-    return line
-
-
 @pytest.mark.parametrize(("options", "word"), [
     (["--blocks", "0"], "--blocks"),
     (["--lr=-1e-4"], "--lr"),
@@ -425,8 +384,8 @@ def on_a_full_disk(write):
 @pytest.mark.parametrize(("module", "name", "finished"), [
     (Path, "write_bytes", []),
     (np, "savez", []),
-    (sentiment_analysis.plt.Figure, "savefig", ["model.pt"]),
-    (Path, "write_text", ["loss.png", "model.pt"]),
+    (plt.Figure, "savefig", ["checkpoint.pt", "model.pt"]),
+    (Path, "write_text", ["checkpoint.pt", "loss.png", "model.pt"]),
 ])
 def test_full_disk_leaves_no_half_written_file(call, data, tmp_path, monkeypatch, module, name, finished):
     monkeypatch.setattr(module, name, on_a_full_disk(getattr(module, name)))
@@ -465,7 +424,7 @@ def test_ctrl_c_in_training(data, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in out + err
     assert err.splitlines()[-1].startswith("error: stopped by Ctrl-C")
-    assert not files_in(tmp_path / "runs")
+    assert files_in(tmp_path / "runs") == ["checkpoint.pt"]
     assert [name for name in files_in(tmp_path / "cache") if not name.startswith("tokens-")] == []
     process = start("-c", code, *options, "--epochs", "1")
     process.communicate(timeout=100)
@@ -519,11 +478,11 @@ def test_unreachable_server_makes_the_sample_serve(call, unreachable, data, tmp_
 def test_plot_of_the_sample_says_so(tmp_path, monkeypatch):
     metrics = {"data": "SAMPLE", "test": {"accuracy": 0.8}, "epochs": [{"train_loss": 0.7, "valid_loss": 0.6}]}
     drawn = []
-    monkeypatch.setattr(sentiment_analysis.plt, "close", drawn.append)
+    monkeypatch.setattr(plt, "close", drawn.append)
     sentiment_analysis.plot_losses(metrics, tmp_path / "loss.png")
     monkeypatch.undo()
     assert "SAMPLE" in drawn[0].axes[0].get_title()
-    sentiment_analysis.plt.close(drawn[0])
+    plt.close(drawn[0])
 
 
 def test_every_line_about_the_sample_says_so(call, unreachable, data, tmp_path):
