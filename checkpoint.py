@@ -49,9 +49,22 @@ def save_model(path, model, vocab, table, metrics):
     saved = {"state": {name: tensor.cpu() for name, tensor in model.state_dict().items()}, "words": vocab.itos,
              "settings": metrics["settings"], "data": metrics["data"]}
     if table:
-        saved["ngrams"] = {"words": table.words, "keys": [torch.from_numpy(keys) for keys in table.keys],
+        saved["ngrams"] = {"words": table.words, "keys": [pack(keys) for keys in table.keys],
                            "values": torch.from_numpy(table.values), "scale": torch.from_numpy(table.scale)}
     write(path, saved)
+
+
+def pack(keys):
+    """The lower six bytes of int64 keys, (n, 6): they hold three word ids, and a file of 20 MB has no room for zeros."""
+    lower = keys.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :6]
+    if not np.array_equal(unpack(torch.from_numpy(lower)), keys):
+        raise ValueError("a key has more than 48 bits")
+    return torch.from_numpy(lower.copy())
+
+
+def unpack(lower):
+    """The keys that `pack` was given."""
+    return np.pad(lower.numpy(), [(0, 0), (0, 2)]).view("<i8").reshape(-1)
 
 
 def load_model(path, device):
@@ -71,7 +84,7 @@ def load_model(path, device):
         table = None
         if "ngrams" in saved:
             parts = saved["ngrams"]
-            table = features.Table(parts["words"], [keys.numpy() for keys in parts["keys"]],
+            table = features.Table(parts["words"], [unpack(keys) for keys in parts["keys"]],
                                    parts["values"].numpy(), parts["scale"].numpy())
         return model.to(device).eval(), vocab, table, settings, saved["data"]
     except FileNotFoundError as error:

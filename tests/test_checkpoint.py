@@ -261,3 +261,13 @@ assert end(start("--name", "mine", "--epochs", "1")) == 0
     assert metrics_of(tmp_path / "one") == metrics_of(tmp_path / "two") == metrics_of(tmp_path / "mine")
     assert len(list((tmp_path / "cache").iterdir())) == 2, "tokens and channels, and nothing half-written"
     assert f"error: another process is writing to {tmp_path / 'mine'}" in err
+
+
+def test_packed_keys_come_back():
+    keys = np.array([0, 1, 255, 256, 49_139**3 - 1, 2**48 - 1])
+    packed = checkpoint.pack(keys)
+    assert packed.shape == (6, 6)
+    assert checkpoint.unpack(packed).tolist() == keys.tolist()
+    assert checkpoint.unpack(checkpoint.pack(keys[:0])).tolist() == []
+    with pytest.raises(ValueError, match="48 bits"):
+        checkpoint.pack(np.array([2**48]))
