@@ -1,6 +1,6 @@
-# make sentiment: train on IMDB. make test: ruff and all tests. make fuzz: the tests too slow for it. make report: report/report.pdf from report/results/.
-# make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every figure of the README but those of the
-# long trainings. All set up .venv on first use and never again.
+# make sentiment: train on IMDB. make test: ruff and all tests. make fuzz: what is too slow for that. make report:
+# report/report.pdf from report/results/. make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every
+# figure of the README but those of the long trainings. All set up .venv on first use and never again.
 
 PYTHON ?= python3
 DATA ?= .data

@@ -70,16 +70,19 @@ def find_source(data_dir, may_download=True):
 
 
 class Limited:
-    """A file that ends with an error after `LARGEST_ARCHIVE` bytes: a zip bomb must not fill the memory."""
+    """A file to give to tarfile, which would fill the memory with a zip bomb, and read beyond the end for ever."""
 
     def __init__(self, file):
-        self.file, self.left = file, LARGEST_ARCHIVE
+        self.file, self.left, self.ended = file, LARGEST_ARCHIVE, False
 
     def read(self, size):
         content = self.file.read(size)
         self.left -= len(content)
         if self.left < 0:
             raise tarfile.ReadError(f"more than {LARGEST_ARCHIVE:,} bytes unzipped")
+        if self.ended and not content:
+            raise tarfile.ReadError("a file in it is longer than the rest of the archive")
+        self.ended = not content
         return content
 
 
@@ -122,7 +125,7 @@ def content_digest(texts):
     digest = hashlib.sha256()
     for name in sorted(texts):
         if "/pos/" in name or "/neg/" in name:
-            digest.update(f"aclImdb/{name}\0".encode() + texts[name] + b"\0")
+            digest.update(f"aclImdb/{name}\0".encode(errors="surrogateescape") + texts[name] + b"\0")
     return digest.hexdigest()
 
 
