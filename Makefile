@@ -1,6 +1,6 @@
-# make sentiment: train on IMDB. make test: ruff and all tests. make report: report/report.pdf from report/results/.
-# make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every figure of the README but those of the
-# long trainings. All set up .venv on first use and never again.
+# make sentiment: train on IMDB. make test: ruff and all tests. make fuzz: what is too slow for that. make report:
+# report/report.pdf from report/results/. make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every
+# figure of the README but those of the long trainings. All set up .venv on first use and never again.
 
 PYTHON ?= python3
 DATA ?= .data
@@ -11,6 +11,9 @@ sentiment: .venv/ready
 test: .venv/ready-dev
 	.venv/bin/ruff check .
 	.venv/bin/python -m pytest
+
+fuzz: .venv/ready-dev
+	.venv/bin/python -m pytest -m slow tests/test_fuzz.py tests/test_checkpoint.py tests/test_explain.py
 
 report: .venv/ready-dev
 	.venv/bin/python -m report.build
@@ -32,4 +35,4 @@ bench: .venv/ready-dev
 	.venv/bin/pip install -r requirements-dev.txt
 	touch $@
 
-.PHONY: sentiment test report submission bench
+.PHONY: sentiment test fuzz report submission bench

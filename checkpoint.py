@@ -55,7 +55,7 @@ def save_model(path, model, vocab, table, metrics):
 
 
 def pack(keys):
-    """The lower six bytes of int64 keys, (n, 6): they hold three word ids, and a file of 20 MB has no room for zeros."""
+    """The lower six bytes of int64 keys, (n, 6): they hold three word ids, and a small file has no room for zeros."""
     lower = keys.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :6]
     if not np.array_equal(unpack(torch.from_numpy(lower)), keys):
         raise ValueError("a key has more than 48 bits")
@@ -71,26 +71,43 @@ def load_model(path, device):
     """What a `model.pt` holds: network, vocabulary, n-grams or None, settings, kind of data ("IMDB" or "SAMPLE")."""
     try:
         saved = read(path)
-        state, settings = saved["state"], saved["settings"]
+        check(saved)
         vocab = Vocab(Counter(), specials=saved["words"])
-        vocab.vectors = state["embedding.weight"]
-        # before settings at odds with the weights make a network that fills the memory
-        if not settings["max_len"] == len(state["blocks.0.norm1.gamma"]) or settings["blocks"] > len(state):
-            raise ValueError("the settings are not those of the weights")
-        model = build_model(vocab, settings)
-        model.load_state_dict(state)
-        if not all(tensor.isfinite().all() for tensor in state.values()):
-            raise ValueError("a weight is not a number")
-        table = None
+        vocab.vectors = saved["state"]["embedding.weight"]
+        model = build_model(vocab, saved["settings"]).eval()
+        model.load_state_dict(saved["state"])
+        table, channels = None, None
         if "ngrams" in saved:
             parts = saved["ngrams"]
             table = features.Table(parts["words"], [unpack(keys) for keys in parts["keys"]],
                                    parts["values"].numpy(), parts["scale"].numpy())
-        return model.to(device).eval(), vocab, table, settings, saved["data"]
+            channels = torch.from_numpy(table.channels(np.array([0]), np.array([0, 1]))).float().unsqueeze(0)
+        model(torch.zeros(1, 1, dtype=torch.long), channels)  # fails if the parts do not fit each other
+        return model.to(device), vocab, table, saved["settings"], saved["data"]
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; train first, or name the model of another run.") from error
     except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
         raise UserError(f"{path} is not a model of this program, or is damaged; train again.") from error
+
+
+def check(saved):
+    """Raise an error unless the parts of a `model.pt` are those of one network: it might fill the memory, or lie."""
+    if not isinstance(saved, dict):
+        raise TypeError("it holds something else")
+    state, settings, ngrams = saved["state"], saved["settings"], saved.get("ngrams")
+    words, d = state["embedding.weight"].shape
+    fits = [len(saved["words"]) == words,
+            state["blocks.0.norm1.gamma"].shape == (settings["max_len"], d + settings["channels"]),
+            settings["blocks"] <= len(state),
+            settings.keys() >= {"both_ends", "ngrams", "batch_size"},
+            bool(settings["ngrams"]) == bool(ngrams)]
+    if ngrams:
+        fits += [len(ngrams["values"]) == sum(map(len, ngrams["keys"])),
+                 all(unpack(keys).max(initial=0) < len(ngrams["words"]) ** order
+                     for order, keys in zip(features.ORDERS, ngrams["keys"], strict=True))]
+    fits += [tensor.is_contiguous() and bool(tensor.isfinite().all()) for tensor in state.values()]
+    if not all(fits):
+        raise ValueError("its parts do not fit each other")
 
 
 def run_identity(settings, seed, device, train_set, vocab):

@@ -5,6 +5,7 @@ after that all reviews are one flat array of token numbers, and a batch is cut o
 """
 
 import functools
+import gzip
 import hashlib
 import importlib.resources
 import json
@@ -35,6 +36,7 @@ GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
 GLOVE_SHA256 = "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"
 GLOVE_DIMS = (50, 100, 200, 300)
 LABELS = {"neg": 0, "pos": 1, "unsup": -1}
+LARGEST_ARCHIVE = 1_000_000_000  # bytes, unzipped; the real one has a fifth of that
 LONGEST_FILE = 10_000_000  # bytes; the archive's longest text file, a list of movies, has a fifth of that
 CACHE_VERSION = 1  # to be raised with every change of `read_reviews` or `tokenize`
 
@@ -67,6 +69,23 @@ def find_source(data_dir, may_download=True):
     return archive
 
 
+class Limited:
+    """A file to give to tarfile, which would fill the memory with a zip bomb, and read beyond the end for ever."""
+
+    def __init__(self, file):
+        self.file, self.left, self.ended = file, LARGEST_ARCHIVE, False
+
+    def read(self, size):
+        content = self.file.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise tarfile.ReadError(f"more than {LARGEST_ARCHIVE:,} bytes unzipped")
+        if self.ended and not content:
+            raise tarfile.ReadError("a file in it is longer than the rest of the archive")
+        self.ended = not content
+        return content
+
+
 def read_files(source, folders):
     """Read the text files of `folders` ("train/pos", ...) and the lists of movies in one pass.
 
@@ -86,7 +105,7 @@ def read_files(source, folders):
                 texts[f"{folder}/{path.name}"] = path.read_bytes()
         return dict(sorted(texts.items()))
     try:
-        with tarfile.open(source, "r|gz") as archive:
+        with gzip.open(source) as unzipped, tarfile.open(fileobj=Limited(unzipped), mode="r|") as archive:
             for member in tqdm(archive, desc="reading the archive", unit=" files", total=100_027, leave=False):
                 name = member.name.removeprefix("aclImdb/")
                 if member.isfile() and name.rpartition("/")[0] in wanted and name.endswith(".txt"):
@@ -106,7 +125,7 @@ def content_digest(texts):
     digest = hashlib.sha256()
     for name in sorted(texts):
         if "/pos/" in name or "/neg/" in name:
-            digest.update(f"aclImdb/{name}\0".encode() + texts[name] + b"\0")
+            digest.update(f"aclImdb/{name}\0".encode(errors="surrogateescape") + texts[name] + b"\0")
     return digest.hexdigest()
 
 

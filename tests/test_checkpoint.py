@@ -216,7 +216,7 @@ def metrics_of(folder):
     return without_times(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_run_killed_at_any_moment_goes_on(processes, tmp_path, kills):
     out, _ = processes(f"""
 options += ["--cache-dir", {str(tmp_path / "cache")!r}, "--epochs", "20"]

@@ -1,6 +1,7 @@
 """Files that are whole or absent, verified downloads, and how a command ends."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -13,7 +14,16 @@ from pathlib import Path
 import pytest
 
 import files
-from files import Unreachable, UserError, download, file_digest, run_command, whole_file, write_text
+from files import (
+    Unreachable,
+    UserError,
+    download,
+    file_digest,
+    only_process,
+    run_command,
+    whole_file,
+    write_text,
+)
 
 CONTENT = bytes(range(256)) * 10_000  # more than one piece of what is copied at a time
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -65,6 +75,32 @@ def test_whole_file_keeps_the_ending_of_the_name(tmp_path):
     with whole_file(tmp_path / "b.npz") as temporary:
         assert temporary.suffix == ".npz"
         temporary.touch()
+
+
+def test_folder_of_only_one_process_is_cleared_of_what_a_killed_one_left(tmp_path):
+    with whole_file(tmp_path / "run" / "b.txt") as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        left = temporary.read_bytes()
+    temporary.write_bytes(left)
+    (tmp_path / "run" / ".hidden").touch()
+    with only_process(tmp_path / "run"):
+        assert names(tmp_path / "run") == [".hidden", "b.txt"]
+
+
+def test_folder_of_only_one_process_is_refused_to_a_second(tmp_path):
+    run = tmp_path / "run"
+    with only_process(run), pytest.raises(UserError, match="another process"), only_process(run):
+        pass
+    with only_process(run):
+        pass
+
+
+def test_disk_that_knows_no_locks_will_do(tmp_path, monkeypatch):
+    def flock(*args):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with only_process(tmp_path):
+        pass
 
 
 def test_write_text_is_utf_8(tmp_path):

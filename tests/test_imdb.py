@@ -1,10 +1,12 @@
 """The data step beside plain loops: reading, tokens, vocabulary, split, batches, word vectors, cache, and damage."""
 
+import gzip
 import hashlib
 import io
 import os
 import ssl
 import tarfile
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -633,6 +635,36 @@ def test_links_in_the_archive_are_not_followed(toy_archive, tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         new.addfile(link)
     assert same(imdb.read_reviews(linked), imdb.read_reviews(toy_archive))
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_header_that_promises_more_than_there_is_does_not_keep_us_busy(toy_archive, tmp_path, kind):
+    """tarfile alone would look for the next header 2^60 bytes beyond the end, step by step."""
+    member = tarfile.TarInfo("aclImdb/imdb.vocab")
+    member.type, member.size = kind, 2**60
+    damaged = tmp_path / "damaged.tar.gz"
+    damaged.write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + gzip.decompress(toy_archive.read_bytes()), 1))
+    started = time.process_time()
+    assert "damaged" in refusal(imdb.load_reviews, damaged, tmp_path / "cache")
+    assert time.process_time() - started < 5
+
+
+def test_zip_bomb_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(imdb, "LARGEST_ARCHIVE", 1_000_000)
+    member = tarfile.TarInfo("aclImdb/imdb.vocab")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 2**40
+    bomb = tmp_path / "bomb.tar.gz"
+    bomb.write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(20_000_000), 1))
+    assert "more than 1,000,000 bytes" in refusal(imdb.load_reviews, bomb, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["0\udcff_9.txt", "\udcff.txt"])
+def test_name_that_is_not_utf_8_is_refused(toy_archive, tmp_path, name):
+    with tarfile.open(toy_archive) as old, tarfile.open(tmp_path / "new.tar.gz", "w:gz") as new:
+        for member in old.getmembers():
+            new.addfile(member, old.extractfile(member) if member.isfile() else None)
+        new.addfile(tarfile.TarInfo(f"aclImdb/test/neg/{name}"))
+    assert "new.tar.gz" in refusal(imdb.load_reviews, tmp_path / "new.tar.gz", tmp_path / "cache")
 
 
 # All of IMDB
