@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 import imdb
 from benchmarks.common import print_table, write_result
 from models import MyTransformer
+from sentiment_analysis import keep_freed_memory
 
 MAX_LEN = 500
 
@@ -57,6 +58,7 @@ def main():
     parser.add_argument("--data-dir", default=".data")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    keep_freed_memory()  # for both
     reviews = imdb.load_reviews(imdb.find_source(args.data_dir), ".cache", expected_digest=imdb.CONTENT_SHA256)
     vocab = imdb.build_vocab(reviews, ~reviews.test)
     imdb.add_glove(vocab, 50, ".cache")

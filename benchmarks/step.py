@@ -18,7 +18,7 @@ from tqdm import tqdm
 import imdb
 from benchmarks.common import print_table, write_result
 from models import MyTransformer
-from sentiment_analysis import load_imdb_data
+from sentiment_analysis import keep_freed_memory, load_imdb_data
 
 MAX_LEN = 500
 
@@ -136,9 +136,10 @@ def measure(vocab, batches, backward, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", default=".data")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=8)
     args = parser.parse_args()
+    keep_freed_memory()  # for all
     _, _, _, loader, _, _, vocab, _ = load_imdb_data(imdb.find_source(args.data_dir))
     chosen = set(np.linspace(0, len(loader) - 1, args.batches).astype(int))
     batches = [batch for i, batch in enumerate(loader) if i in chosen]

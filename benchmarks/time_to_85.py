@@ -19,7 +19,7 @@ import torch
 import imdb
 from benchmarks.common import print_table, write_result
 from models import MyTransformer
-from sentiment_analysis import figures, load_imdb_data, predict_logits, set_seed, train_epoch
+from sentiment_analysis import figures, keep_freed_memory, load_imdb_data, predict_logits, set_seed, train_epoch
 
 LR = 1e-3
 
@@ -60,6 +60,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", default=".data")
     source = imdb.find_source(parser.parse_args().data_dir)
+    keep_freed_memory()
     reviews = imdb.load_reviews(source, ".cache", expected_digest=imdb.CONTENT_SHA256)
     rows = []
     for name, run in (("ours, 1 epoch", lambda: ours(source)), ("fastText words", lambda: fast_text(reviews, 1)),
