@@ -48,7 +48,7 @@ def fast_text(reviews, word_ngrams):
         train = [f"__label__{label} {text}" for label, text, test in rows if not test]
         path.write_text("\n".join(train[i] for i in np.random.permutation(len(train))))
         started = time.perf_counter()
-        model = fasttext.train_supervised(str(path), wordNgrams=word_ngrams, epoch=10, lr=0.5, dim=50, thread=2,
+        model = fasttext.train_supervised(str(path), wordNgrams=word_ngrams, epoch=10, lr=0.2, dim=50, thread=2,
                                           verbose=0, seed=42)
         seconds = time.perf_counter() - started
     predicted = model.predict([text for text, test in zip(texts, reviews.test, strict=True) if test])[0]
