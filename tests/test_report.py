@@ -119,7 +119,7 @@ def test_complete_results_are_all_shown(complete):
     assert "Notmeasuredyet" not in text
     for name in ("baseline", "bonus", "bonus_unsup"):
         holds(text, spread(complete[name]["test_accuracy"]), spread(complete[name]["accuracy_without_known"]))
-    holds(text, "without trigrams", "91.00 ± 0.10", "-1.00 points".replace("-", "−"), "naive Bayes (run here)", "91.64")
+    holds(text, "without trigrams", "91.00 ± 0.10", "1.00 points", "naive Bayes (run here)", "91.64")
     epochs = complete["baseline"]["runs"][0]["epochs"]
     holds(text, *(f"{epoch['train_loss']:.4f} {epoch['valid_loss']:.4f} {100 * epoch['valid_accuracy']:.2f} %"
                   for epoch in epochs))
@@ -355,3 +355,11 @@ def test_submission_without_the_sample_says_what_is_missing(tmp_path, monkeypatc
     with pytest.raises(UserError, match="sample_reviews/ is not beside" if options else "cannot be reached"):
         args.command(args)
     assert not (tmp_path / "runs").exists()
+
+
+def test_readme_shows_the_results(committed):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("baseline", "bonus", "bonus_unsup"):
+        assert f"**{spread(committed[name]['test_accuracy'])} %**" in text
+    for row in committed["ablation"]["rows"]:
+        assert f"{spread(row['valid_accuracy'])} | {row['valid_loss']['mean']:.3f} |" in text
