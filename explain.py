@@ -6,6 +6,7 @@ again, so the n-grams that the word is part of are erased with it. Effects need 
 """
 
 import html
+import sys
 import unicodedata
 import warnings
 from pathlib import Path
@@ -65,6 +66,7 @@ def write(judge, reviews, paths):
             write_text(path, page(words, values, matrix, title))
         else:
             draw(path, words, values, matrix, title)
+        print(f"note: {path} shows why", file=sys.stderr)  # standard output is for answers
 
 
 def shades(values):
@@ -121,7 +123,7 @@ def draw(path, words, values, matrix, title):
         axes.set_xticks(range(T), short, rotation=90, size=8, parse_math=False)
         axes.set_yticks(range(T), short, size=8, parse_math=False)
         axes.xaxis.tick_top()
-        axes.set_xlabel("attention: how much the word of a row reads of each column's", size=9)
+        axes.set_xlabel("attention: how much a row's word reads of each column's", size=9, loc="right")
     with whole_file(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the font has no Chinese, say
         figure.savefig(temporary, dpi=150)

@@ -217,11 +217,12 @@ def test_hostile_text_is_only_text(judge, tmp_path, text):
 
 def test_command_writes_both_and_answers(call, model, judge, tmp_path):
     text = "A wonderful film."
-    code, out, err = call("predict", "--model", model, text, "--explain", tmp_path / "a.png", "--explain",
-                          tmp_path / "new" / "b.html")
+    paths = tmp_path / "a.png", tmp_path / "new" / "b.html"
+    code, out, err = call("predict", "--model", model, text, "--explain", paths[0], "--explain", paths[1])
     label, probability = verdict(judge.logits(read(text))[0])
-    assert (code, out, err) == (0, f"{label}  {probability:6.1%}  {text}\n", "")
-    assert (tmp_path / "a.png").exists()
+    assert (code, out) == (0, f"{label}  {probability:6.1%}  {text}\n")
+    assert err == "".join(f"note: {path} shows why\n" for path in paths)
+    assert paths[0].exists()
     assert f"<h1>{label}, {probability:.1%}</h1>" in (tmp_path / "new" / "b.html").read_text(encoding="utf-8")
 
 
