@@ -259,7 +259,7 @@ def plot_losses(metrics, path):
     axes.plot(epochs, [epoch["valid_loss"] for epoch in metrics["epochs"]], "s--", label="validation")
     axes.set(xlabel="epoch", ylabel="binary cross-entropy",
              title=f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.2%}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     with whole_file(path) as temporary:
