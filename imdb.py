@@ -24,7 +24,7 @@ import torch
 from torchtext.vocab import GloVe, Vocab
 from tqdm import tqdm
 
-from files import UserError, download, file_digest, read_arrays, write_arrays
+from files import Unreachable, UserError, download, file_digest, read_arrays, write_arrays
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 ARCHIVE_URL = "https://ai.stanford.edu/~amaas/data/sentiment/" + ARCHIVE
@@ -65,7 +65,10 @@ def find_source(data_dir, may_download=True):
     if not archive.exists():
         if not may_download:
             raise UserError(f"{data_dir} holds neither {ARCHIVE} nor a folder aclImdb; download {ARCHIVE_URL} to it.")
-        download(ARCHIVE_URL, archive, ARCHIVE_MD5, "md5")
+        try:
+            download(ARCHIVE_URL, archive, ARCHIVE_MD5, "md5")
+        except Unreachable as error:
+            raise Unreachable(f"{str(error).rstrip('.')}, or name its folder with --data-dir.") from error
     return archive
 
 

@@ -74,7 +74,8 @@ def make_zip(root, author):
     """The bytes of the zip; entries carry no times, so that they depend on nothing but the input."""
     missing = [key for key, value in author.items() if not value]
     if missing:
-        raise UserError(f"{', '.join(missing)} not given; name all of --name, --cse and --id.")
+        raise UserError(f"{', '.join(missing)} not given; name all of --name, --cse and --id "
+                        "(make: NAME=, CSE= and ID=).")
     if not author["id"].isdecimal() or not author["id"].isascii():
         raise UserError(f"the ID is made of digits, and '{author['id']}' is not; give the right one with --id.")
     paths = product_files(root)
