@@ -1,6 +1,6 @@
 """First start: from the archive to ids, beside the exercise's skeleton, which tokenizes the reviews twice.
 
-    python -m benchmarks.data --data-dir .data        about 3 minutes
+    python -m benchmarks.data --data-dir .data        about 2 minutes
 
 The skeleton's way, written from its description: torchtext's `basic_english` over the training reviews for the
 vocabulary, spaCy over each of the 50,000 reviews for the text. Its reviews are in memory; ours reads the archive.

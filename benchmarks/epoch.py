@@ -1,6 +1,6 @@
 """One training epoch, beside the skeleton: every review padded or cut to 500 tokens, no mask, lists of lists.
 
-    python -m benchmarks.epoch --data-dir .data        about 5 minutes on 2 cores
+    python -m benchmarks.epoch --data-dir .data        about 2 minutes on 2 cores
 
 Both train the same network from the same word vectors on the same tenth of the training reviews, data step included,
 and take turns.

@@ -1,6 +1,6 @@
 """The peer of the bonus: naive Bayes' ratios and logistic regression on n-grams (Wang & Manning 2012), by scikit-learn.
 
-    python -m benchmarks.peer --data-dir .data        about 3 minutes
+    python -m benchmarks.peer --data-dir .data        about 2 minutes
 
 It trains on all 25,000 labelled reviews, on the same tokens as the network.
 """

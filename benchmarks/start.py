@@ -1,6 +1,6 @@
 """A later start, and the peak memory of a whole training run at the default setting.
 
-    python -m benchmarks.start --data-dir .data        about 5 minutes on 2 cores
+    python -m benchmarks.start --data-dir .data        about 3 minutes on 2 cores
 
 From the start of the process to the end of the first training step, with the cache filled; the import of torch, timed
 in the same process, is left out. Peak memory is that of a process that trains the required setting to its end.

@@ -1,6 +1,6 @@
 """Time of one training step of the network, beside PyTorch's encoder, PyTorch's fused kernels and bare matrix products.
 
-    python -m benchmarks.step --data-dir .data        about 10 minutes on 2 cores
+    python -m benchmarks.step --data-dir .data        about 6 minutes on 2 cores
 
 All take the same batches of IMDB ids, the same word vectors and d, and take turns; a figure is a median over rounds.
 Ratios are the result: ours / theirs, lower is better for us.
