@@ -328,7 +328,8 @@ def test_command_line_of_the_submission(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         call("--name", "Ada", "--cse", "ada")
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "error: id not given; name all of --name, --cse and --id (make: NAME=, CSE= and ID=).\n"
+    assert capsys.readouterr().err == ("error: id not given; name all of --name, --cse and --id "
+                                       "(make: NAME=, CSE= and ID=).\n")
     assert list(tmp_path.iterdir()) == []
     call("--name", "Ada  Lovelace ", "--cse", "ada", "--id", "123456789")
     assert "handed in by Ada Lovelace, ada, 123456789" in capsys.readouterr().out
