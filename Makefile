@@ -23,8 +23,9 @@ submission: .venv/ready-dev
 
 bench: .venv/ready-dev
 	.venv/bin/pip install --quiet fasttext-numpy2-wheel
-	for name in step epoch data start time_to_85 peer generation; do \
-	    .venv/bin/python -m benchmarks.$$name $$(test $$name = generation || echo --data-dir $(DATA)) || exit; done
+	for name in step epoch data start time_to_85 peer; do \
+	    .venv/bin/python -m benchmarks.$$name --data-dir $(DATA) || exit; done
+	.venv/bin/python -m benchmarks.generation
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -111,7 +111,7 @@ def spread(ngrams, worth, starts):
 
     Per token the n-grams of each order that end there, then the sums of all kinds but the first over its review.
     """
-    worth = np.vstack([worth, np.zeros_like(worth[:1], shape=(1, worth.shape[1]))])  # the last, -1, is "none"
+    worth = np.pad(worth, [(0, 1), (0, 0)])  # the last, -1, is "none"
     sums = [np.bincount(ngrams.reviews, column[:-1], len(starts) - 1) for column in worth.T[1:]]
     return np.concatenate([*worth[ngrams.at], np.repeat(np.stack(sums, axis=1), np.diff(starts), axis=0)],
                           axis=1, dtype=np.float32)

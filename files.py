@@ -132,6 +132,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help shows all options).")
 
 
+def number(kind, low, high=float("inf")):
+    """An argparse type: a number of that kind from `low` up to, not including, `high`."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value < high:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {low} and below {high}")
+        return value
+    convert.__name__ = kind.__name__
+    return convert
+
+
 def run_command(main):
     """Call `main()` and end the process: 0 if it went well, 2 after one sentence, 130 after Ctrl-C."""
     message, code = None, 2

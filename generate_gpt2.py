@@ -32,7 +32,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from files import Parser, Unreachable, UserError, download, file_digest, run_command, whole_file
+from files import Parser, Unreachable, UserError, download, file_digest, number, run_command, whole_file
 
 # torch, spaCy, transformers and minGPT are imported where they are used, so that --help and refusals are quick.
 
@@ -45,6 +45,8 @@ MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 OWN_GPT = Path(__file__).parent / "pretrained" / "gpt-reviews"
 MINGPT_URL = "https://github.com/karpathy/minGPT"
 MINGPT_COMMIT = "37baab71b9abea1b76ab957409a1cc2fbfba8a26"
+# transformers keeps these as the transposed matrices of its Conv1D.
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 BPE_CACHE = Path(".cache", "gpt2")
 BPE_FILES = {  # Hugging Face's name: OpenAI's name for the same bytes, and their SHA-256
@@ -393,7 +395,6 @@ def load_reference(folder):
 def to_mingpt(reference):
     """minGPT's GPT with the weights of transformers' GPT2LMHeadModel."""
     import torch
-    transposed = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
     from mingpt.model import GPT
     theirs, config = reference.config, GPT.get_default_config()
     config.model_type = None  # the sizes come from the folder's config.json
@@ -405,7 +406,7 @@ def to_mingpt(reference):
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
             if not key.endswith(".attn.bias"):  # the causal mask, which is no weight
-                tensor.copy_(state[key].t() if key.endswith(transposed) else state[key])  # Conv1D -> Linear
+                tensor.copy_(state[key].t() if key.endswith(TRANSPOSED) else state[key])  # Conv1D -> Linear
     return model.eval()
 
 
@@ -504,17 +505,6 @@ def two_words(text):
     if len(words) != 2 or not all(re.fullmatch(r"(?=.*[^\W_])[\w'’.,&-]+", word) for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} is not two words")
     return " ".join(words)
-
-
-def number(kind, low, high=float("inf")):
-    """An argparse type: a number of that kind from `low` up to, not including, `high`."""
-    def convert(text):
-        value = kind(text)
-        if not low <= value < high:
-            raise argparse.ArgumentTypeError(f"{text} is not at least {low} and below {high}")
-        return value
-    convert.__name__ = kind.__name__
-    return convert
 
 
 def parse_args(argv=None):

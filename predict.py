@@ -21,6 +21,7 @@ from checkpoint import load_model
 from files import UserError
 
 MODEL = Path(__file__).parent / "pretrained" / "sentiment" / "model.pt"
+CPU = torch.device("cpu")
 LARGEST_INPUT = 100_000_000  # bytes; the 25,000 test reviews have a third of that
 LONGEST_WORD = 1000  # characters; spaCy's time grows with the square of a word's length
 SHOWN = 60  # characters of a text that are printed beside its label
@@ -47,21 +48,22 @@ def predict_logits(model, loader, device, title):
 
 
 class Judge:
-    """A trained network and all that it needs to judge texts, on the CPU."""
+    """A trained network and all that it needs to judge texts."""
 
-    def __init__(self, path=MODEL):
-        self.model, self.vocab, self.table, self.settings, self.data = load_model(path, torch.device("cpu"))
+    def __init__(self, path=MODEL, device=CPU):
+        self.device = device
+        self.model, self.vocab, self.table, self.settings, self.data = load_model(path, device)
 
     def review_set(self, reviews):
         """An `imdb.Reviews` as the network reads it, an `imdb.ReviewSet`."""
         channels = self.table.channels(self.table.ids(reviews), reviews.starts) if self.table else None
         return imdb.ReviewSet(reviews, np.ones(len(reviews.labels), bool), self.vocab, self.settings["max_len"],
-                              both_ends=self.settings["both_ends"], channels=channels)
+                              self.device, self.settings["both_ends"], channels)
 
     def logits(self, reviews):
         """The logit of each of an `imdb.Reviews`: (reviews), above 0 for a positive one."""
         loader = imdb.BucketLoader(self.review_set(reviews), batch_size=64)
-        return predict_logits(self.model, loader, torch.device("cpu"), "predicting")
+        return predict_logits(self.model, loader, self.device, "predicting")
 
 
 def as_reviews(words, tokens, starts):

@@ -30,8 +30,8 @@ import checkpoint
 import features
 import imdb
 import predict
-from checkpoint import build_model, load_model, save_model
-from files import Parser, Unreachable, UserError, only_process, run_command, whole_file, write_text
+from checkpoint import build_model, save_model
+from files import Parser, Unreachable, UserError, number, only_process, run_command, whole_file, write_text
 from predict import autocast, predict_logits
 
 SAMPLE_DIR = Path(__file__).parent / "sample_reviews"
@@ -100,6 +100,16 @@ def load_imdb_data(source=None, cache_dir=".cache", glove_dim=50, min_freq=10, m
     train_loader = imdb.BucketLoader(train_set, batch_size, shuffle=True)
     valid_loader, test_loader = (imdb.BucketLoader(part, batch_size) for part in sets[1:])
     return *sets, train_loader, valid_loader, test_loader, vocab, vocab.stoi["<pad>"]
+
+
+def make_optimizer(model, settings, batches, device):
+    """Adam, the schedule of its learning rate over `settings["epochs"]` of so many `batches`, and the loss scaler."""
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=settings["lr"], fused=True)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    if settings["schedule"] == "one-cycle":
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"],
+                                                        total_steps=settings["epochs"] * batches)
+    return optimizer, scheduler, torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
 
 
 def train_epoch(model, loader, optimizer, scheduler, scaler, device, title):
@@ -171,11 +181,7 @@ def train(args):
     set_seed(args.seed)  # again, so that training does not depend on what the data step drew
     settings["channels"] = train_set.channels.shape[1] if args.ngrams else 0
     model = build_model(vocab, settings).to(device)
-    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
-    if args.schedule == "one-cycle":
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(train_loader))
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+    optimizer, scheduler, scaler = make_optimizer(model, settings, len(train_loader), device)
     metrics = {"data": "SAMPLE" if is_sample else "IMDB", "seed": args.seed, "settings": settings,
                "content_digest": None if is_sample else imdb.CONTENT_SHA256,
                "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
@@ -234,18 +240,15 @@ def print_test(test, mark):
 
 def evaluate_run(args):
     """Print the test figures of a finished run once more."""
-    device = choose_device(args.device)
-    model, vocab, table, settings, data = load_model(Path(args.run, "model.pt"), device)
-    mark, digest = ("SAMPLE ", None) if data == "SAMPLE" else ("", imdb.CONTENT_SHA256)
-    source = SAMPLE_DIR if data == "SAMPLE" else imdb.find_source(args.data_dir or ".data")
-    reviews = imdb.load_reviews(source, args.cache_dir, settings["ngrams"] == "unsup", digest)
-    known = imdb.is_known(reviews)[reviews.test]
-    reviews = imdb.keep(reviews, reviews.test)
-    channels = table.channels(table.ids(reviews), reviews.starts) if table else None
-    test_set = imdb.ReviewSet(reviews, reviews.test, vocab, settings["max_len"], device, settings["both_ends"],
-                              channels)
-    test_set.known = known
-    print_test(test(model, imdb.BucketLoader(test_set, settings["batch_size"]), device), mark)
+    judge = predict.Judge(Path(args.run, "model.pt"), choose_device(args.device))
+    is_sample = judge.data == "SAMPLE"
+    mark, digest = ("SAMPLE ", None) if is_sample else ("", imdb.CONTENT_SHA256)
+    source = SAMPLE_DIR if is_sample else imdb.find_source(args.data_dir or ".data")
+    reviews = imdb.load_reviews(source, args.cache_dir, judge.settings["ngrams"] == "unsup", digest)
+    test_set = judge.review_set(imdb.keep(reviews, reviews.test))
+    test_set.known = imdb.is_known(reviews)[reviews.test]
+    loader = imdb.BucketLoader(test_set, judge.settings["batch_size"])
+    print_test(test(judge.model, loader, judge.device), mark)
 
 
 def plot_losses(metrics, path):
@@ -292,14 +295,6 @@ def choose_device(name):
     return torch.device(name)
 
 
-def seed_number(text):
-    """An argparse type: a seed that numpy takes."""
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise ValueError
-    return value
-
-
 def positive(kind):
     """An argparse type: a number of that kind above 0."""
     def convert(text):
@@ -309,14 +304,6 @@ def positive(kind):
         return value
     convert.__name__ = f"positive {kind.__name__}"
     return convert
-
-
-def probability(text):
-    """An argparse type: a number from 0 up to, not including, 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise ValueError
-    return value
 
 
 def parse_args(argv=None):
@@ -336,11 +323,11 @@ def parse_args(argv=None):
     parser.add_argument("--lr", type=positive(float), help="Adam's learning rate")
     parser.add_argument("--batch-size", type=positive(int), help="reviews in a batch")
     parser.add_argument("--max-len", type=positive(int), help="tokens of a review that are read")
-    parser.add_argument("--dropout", type=probability, help="dropout after the attention")
+    parser.add_argument("--dropout", type=number(float, 0, 1), help="dropout after the attention")
     parser.add_argument("--freeze", action="store_true", help="keep GloVe's vectors as they are")
     parser.add_argument("--min-freq", type=positive(int), help="how often a word must occur to be in the vocabulary")
     parser.add_argument("--glove-dim", type=int, choices=imdb.GLOVE_DIMS, help="features of a word vector")
-    parser.add_argument("--seed", type=seed_number, default=42, help="seed of numpy and torch")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed of numpy and torch")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of that name stopped")
     parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs")
     parser.add_argument("--name", help="name of the run: its results go to RUNS_DIR/NAME")

@@ -11,22 +11,15 @@ import json
 from pathlib import Path
 
 import torch
-from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 
 import imdb
 from benchmarks.common import print_table, write_result
 from benchmarks.seeds import SEEDS, spread
+from checkpoint import build_model
 from features import ORDERS
 from files import write_text
-from sentiment_analysis import (
-    BONUS,
-    build_model,
-    figures,
-    load_imdb_data,
-    predict_logits,
-    set_seed,
-    train_epoch,
-)
+from predict import predict_logits
+from sentiment_analysis import BONUS, figures, load_imdb_data, make_optimizer, set_seed, train_epoch
 
 KINDS = 2  # of channels in the preset: naive Bayes, linear; then the linear summands' sum over the review
 NAIVE_BAYES, LINEAR = (list(range(kind, len(ORDERS) * KINDS, KINDS)) for kind in range(KINDS))
@@ -54,11 +47,7 @@ def run(settings, columns, seed, source):
     set_seed(seed)
     device = torch.device("cpu")
     model = build_model(vocab, settings | {"channels": len(columns)})
-    optimizer = torch.optim.Adam(model.parameters(), settings["lr"], fused=True)
-    scheduler = ConstantLR(optimizer, factor=1)
-    if settings["schedule"] == "one-cycle":
-        scheduler = OneCycleLR(optimizer, settings["lr"], total_steps=settings["epochs"] * len(train_loader))
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    optimizer, scheduler, scaler = make_optimizer(model, settings, len(train_loader), device)
     for epoch in range(settings["epochs"]):
         train_epoch(model, train_loader, optimizer, scheduler, scaler, device, f"epoch {epoch + 1}")
     return figures(predict_logits(model, valid_loader, device, "validation"), valid_set.labels)

@@ -19,21 +19,21 @@ import torch
 import imdb
 from benchmarks.common import print_table, write_result
 from models import MyTransformer
-from sentiment_analysis import figures, keep_freed_memory, load_imdb_data, predict_logits, set_seed, train_epoch
+from predict import predict_logits
+from sentiment_analysis import figures, keep_freed_memory, load_imdb_data, make_optimizer, set_seed, train_epoch
 
-LR = 1e-3
+SETTINGS = {"epochs": 1, "lr": 1e-3, "schedule": "one-cycle"}
 
 
 def ours(source):
     """Seconds and test accuracy."""
-    *_, loader, valid_loader, test_loader, vocab, _ = load_imdb_data(source)
+    *_, loader, _, test_loader, vocab, _ = load_imdb_data(source)
     set_seed(42)
     device = torch.device("cpu")
     started = time.perf_counter()
     model = MyTransformer(vocab, 500, 1)
-    optimizer = torch.optim.Adam(model.parameters(), LR, fused=True)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=len(loader))
-    train_epoch(model, loader, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False), device, "training")
+    parts = make_optimizer(model, SETTINGS, len(loader), device)
+    train_epoch(model, loader, *parts, device, "training")
     seconds = time.perf_counter() - started
     return seconds, figures(predict_logits(model, test_loader, device, "test"), test_loader.dataset.labels)["accuracy"]
 

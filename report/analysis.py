@@ -15,9 +15,11 @@ import torch
 from torch.nn import functional as F
 
 import imdb
-from files import UserError, run_command, write_text
+from checkpoint import load_model
+from files import Parser, UserError, run_command, write_text
 from models import MySelfAttention
-from sentiment_analysis import Parser, load_imdb_data, load_model, predict_logits
+from predict import predict_logits
+from sentiment_analysis import figures, load_imdb_data
 from tests.test_models import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
 
 RESULT = Path(__file__).parent / "results" / "analysis.json"
@@ -152,7 +154,7 @@ def main():
     by_length, by_rating = error_rates(wrong, lengths, ratings)
     write_text(RESULT, json.dumps({
         "seed": metrics["seed"], "test_accuracy": accuracy,
-        "confusion": np.bincount(2 * labels + (labels != wrong), minlength=4).reshape(2, 2).tolist(),
+        "confusion": figures(logits, test_set.labels)["confusion"],
         "layers": layer_differences(),
         "data": data_figures(reviews, train_set, valid_set, test_set, vocab),
         "error_by_length": by_length, "error_by_rating": by_rating, "examples_of_at_most": EXAMPLE_TOKENS,

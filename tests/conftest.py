@@ -74,6 +74,17 @@ def data(tmp_path_factory):
         yield folder
 
 
+QUICK = ["--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"]
+
+
+def train_toy(data, runs, name, *options):
+    """Train on the toy data of the fixture `data`; returns the folder of the run."""
+    args = sentiment_analysis.parse_args(["--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir",
+                                          str(runs), "--name", name, *QUICK, *options])
+    args.command(args)
+    return runs / name
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """A function that runs the command line in this process: exit code, standard output, lines of standard error."""

@@ -12,27 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import without_times, write_archive_folder
+from conftest import QUICK, train_toy, without_times, write_archive_folder
 
 import checkpoint
 import imdb
 import sentiment_analysis
 from files import UserError
-from sentiment_analysis import parse_args
 
 ROOT = Path(checkpoint.__file__).parent
-QUICK = ["--epochs", "6", "--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"]
 
 
 @pytest.fixture
 def train(data, tmp_path, capsys):
     """A function that trains run "mine" with the given options: metrics without times, weights, standard output."""
     def train(*options):
-        args = parse_args(["--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(tmp_path),
-                           "--name", "mine", *QUICK, *options])
         capsys.readouterr()
-        args.command(args)
-        folder = tmp_path / "mine"
+        folder = train_toy(data, tmp_path, "mine", "--epochs", "6", *options)
         assert sorted(path.name for path in folder.iterdir()) == ["loss.png", "metrics.json", "model.pt"]
         return (without_times(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
                 torch.load(folder / "model.pt")["state"], capsys.readouterr().out)
@@ -203,7 +198,7 @@ def processes(data, tmp_path):
     """A function that runs Python code after `HELPER` in a process of its own; returns what it printed."""
     def processes(code):
         helper = subprocess.run([sys.executable, "-c", HELPER + code, imdb.CONTENT_SHA256, "--data-dir", data,
-                                 "--runs-dir", tmp_path, *QUICK], capture_output=True, text=True,
+                                 "--runs-dir", tmp_path, "--epochs", "6", *QUICK], capture_output=True, text=True,
                                 env=os.environ | {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"})
         assert helper.returncode == 0, helper.stderr
         assert "Traceback" not in helper.stderr

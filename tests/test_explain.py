@@ -7,11 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import refused
+from conftest import refused, train_toy
 
 import explain
 import imdb
-import sentiment_analysis
 from explain import attention, effects
 from predict import Judge, as_reviews, verdict
 from sentiment_analysis import SAMPLE_DIR
@@ -24,12 +23,8 @@ def read(*texts):
 @pytest.fixture(scope="module")
 def model(data, tmp_path_factory):
     """A network with two blocks and n-gram channels trained on the toy data."""
-    runs = tmp_path_factory.mktemp("runs")
-    args = sentiment_analysis.parse_args([
-        "--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(runs), "--preset", "bonus",
-        "--name", "a", "--epochs", "2", "--batch-size", "8", "--min-freq", "2", "--max-len", "25", "--blocks", "2"])
-    args.command(args)
-    return runs / "a" / "model.pt"
+    return train_toy(data, tmp_path_factory.mktemp("runs"), "a", "--preset", "bonus", "--epochs", "2", "--lr", "0.001",
+                     "--blocks", "2") / "model.pt"
 
 
 @pytest.fixture(scope="module")

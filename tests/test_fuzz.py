@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refused, write_tar
+from conftest import refused, train_toy, write_tar
 
 import features
 import imdb
-import sentiment_analysis
 from files import UserError
 
 CANARY = Path(tempfile.gettempdir(), f"fuzz-{os.getpid()}")  # appears if code from a file is executed
@@ -38,12 +37,7 @@ def numbers(few, many):
 @pytest.fixture(scope="module")
 def model(data, tmp_path_factory):
     """A network with n-gram channels trained on the toy data."""
-    runs = tmp_path_factory.mktemp("runs")
-    args = sentiment_analysis.parse_args([
-        "--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(runs), "--preset", "bonus",
-        "--name", "a", "--epochs", "4", "--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"])
-    args.command(args)
-    return runs / "a" / "model.pt"
+    return train_toy(data, tmp_path_factory.mktemp("runs"), "a", "--preset", "bonus", "--epochs", "4") / "model.pt"
 
 
 @pytest.fixture

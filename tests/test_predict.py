@@ -13,11 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import refused
+from conftest import refused, train_toy
 
 import imdb
 import predict
-import sentiment_analysis
 from predict import Judge, as_reviews
 
 TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />AWFUL!", "the the the film"]
@@ -26,12 +25,8 @@ TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />A
 @pytest.fixture(scope="module", params=["required", "bonus"])
 def model(request, data, tmp_path_factory):
     """A network trained on the toy data, without and with n-gram channels; the latter reads both ends of a text."""
-    runs = tmp_path_factory.mktemp("runs")
-    args = sentiment_analysis.parse_args([
-        "--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(runs), "--preset", request.param,
-        "--name", "a", "--epochs", "6", "--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"])
-    args.command(args)
-    return runs / "a" / "model.pt"
+    return train_toy(data, tmp_path_factory.mktemp("runs"), "a", "--preset", request.param, "--epochs",
+                     "6") / "model.pt"
 
 
 @pytest.fixture

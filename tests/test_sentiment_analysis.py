@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import spacy
 import torch
-from conftest import refused, without_times, write_archive_folder
+from conftest import QUICK, refused, train_toy, without_times, write_archive_folder
 from torchtext.vocab import Vocab
 
 import imdb
@@ -28,7 +28,6 @@ from models import MyTransformer
 from sentiment_analysis import BONUS, REQUIRED, SAMPLE, SAMPLE_DIR, figures, load_imdb_data, parse_args, set_seed
 
 ROOT = Path(sentiment_analysis.__file__).parent
-QUICK = ["--epochs", "8", "--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"]
 NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -36,10 +35,8 @@ NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "TQDM_DISABLE": "1", "PYTHONU
 def train(data):
     """A function that trains on the toy data with the given options and returns the metrics."""
     def train(runs, name, *options):
-        args = parse_args(["--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(runs),
-                           "--name", name, *QUICK, *options])
-        args.command(args)
-        return json.loads((runs / name / "metrics.json").read_text(encoding="utf-8"))
+        folder = train_toy(data, runs, name, "--epochs", "8", *options)
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return train
 
 

@@ -24,11 +24,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import imdb
 from files import whole_file, write_text
+from generate_gpt2 import TRANSPOSED
 
 HERE = Path(__file__).parent
 END = "<|endoftext|>"
 SIZES = dict(n_layer=4, n_head=4, n_embd=256, vocab_size=8000, block_size=128)
-TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # Conv1D there
 
 
 class ReviewGPT(GPT):
