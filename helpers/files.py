@@ -1,21 +1,21 @@
-"""Files that are whole or absent, downloads that are verified, and one clear sentence for what goes wrong.
+"""Files that are whole or absent, and downloads that are verified."""
 
-Used by every script of the project; run by none.
-"""
-
-import argparse
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import sys
 import urllib.request
 import uuid
+import zipfile
 from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from helpers.cli import Unreachable, UserError
 
 try:
     import fcntl
@@ -23,14 +23,6 @@ except ImportError:  # Windows
     fcntl = None
 
 HALF_WRITTEN = ".half-written-"  # begins the name of a file that has not taken its place yet
-
-
-class UserError(Exception):
-    """Something that the user can mend: the message is one sentence on what was wrong and what to do."""
-
-
-class Unreachable(UserError):
-    """A server did not answer, so the file cannot be had now."""
 
 
 @contextlib.contextmanager
@@ -85,7 +77,7 @@ def write_arrays(path, arrays):
 
 
 def read_arrays(path, names):
-    """The arrays `names` of an npz file; None if it is absent, or damaged (said on standard error): make it again."""
+    """Return the arrays `names` of an npz file; None if it is absent, or damaged, which standard error is told."""
     try:
         with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array carries its checksum
             return {name: arrays[name] for name in names}
@@ -96,8 +88,32 @@ def read_arrays(path, names):
         return None
 
 
+def write_torch(path, content):
+    """Write `content` with `torch.save`, whole or not at all."""
+    import torch  # here, because not every command that writes files needs it
+
+    buffer = io.BytesIO()  # torch.save answers a full disk with a RuntimeError that does not say so
+    torch.save(content, buffer)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read_torch(path):
+    """Return what `write_torch` wrote, on the CPU, without executing code from the file.
+
+    Any error but FileNotFoundError means that the file is damaged or of another kind. torch compares no checksums, and
+    would take flipped bits for weights; nor does it mind a zip bomb.
+    """
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > Path(path).stat().st_size or archive.testzip():
+            raise ValueError("the file is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def file_digest(path, algorithm="sha256"):
-    """Hexadecimal digest of a file's bytes."""
+    """Return the hexadecimal digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
@@ -123,37 +139,3 @@ def download(url, path, digest, algorithm="sha256"):
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise Unreachable(f"{url} cannot be reached ({reason}); "
                           f"fetch it elsewhere and put it at {path}.") from error
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser that refuses in one sentence."""
-
-    def error(self, message):
-        raise UserError(f"{message} (--help shows all options).")
-
-
-def number(kind, low, high=float("inf")):
-    """An argparse type: a number of that kind from `low` up to, not including, `high`."""
-    def convert(text):
-        value = kind(text)
-        if not low <= value < high:
-            raise argparse.ArgumentTypeError(f"{text} is not at least {low} and below {high}")
-        return value
-    convert.__name__ = kind.__name__
-    return convert
-
-
-def run_command(main):
-    """Call `main()` and end the process: 0 if it went well, 2 after one sentence, 130 after Ctrl-C."""
-    message, code = None, 2
-    try:
-        main()
-        return
-    except UserError as error:
-        message = error
-    except OSError as error:  # a full disk, a folder that may not be written
-        message = f"{error.filename or 'a file'}: {error.strerror or error}; mend that and run again."
-    except KeyboardInterrupt:
-        message, code = "stopped by Ctrl-C; nothing was left half-written.", 130
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)

@@ -1,0 +1,49 @@
+"""The command line: one sentence and an exit code for what goes wrong, and types of numbers."""
+
+import argparse
+import sys
+
+
+class UserError(Exception):
+    """An error that the user can mend: the message is one sentence saying what was wrong and what to do."""
+
+
+class Unreachable(UserError):
+    """A server did not answer, so a file is unavailable for now."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An `argparse` parser that raises UserError where argparse would print its usage and exit."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        raise UserError(f"{message} (--help shows all options).")
+
+
+def number(kind, low, high=float("inf")):
+    """Return an `argparse` type: a number of that kind, at least `low` and below `high`."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value < high:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {low:g} and below {high:g}")
+        return value
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def run_command(main):
+    """Call `main()` and end the process: 0 if it went well, 2 after one sentence, 130 after Ctrl-C."""
+    message, code = None, 2
+    try:
+        main()
+        return
+    except UserError as error:
+        message = error
+    except OSError as error:  # a full disk, a folder that may not be written
+        message = f"{error.filename or 'a file'}: {error.strerror or error}; mend that and run again."
+    except KeyboardInterrupt:
+        message, code = "stopped by Ctrl-C; nothing was left half-written.", 130
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
