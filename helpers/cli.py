@@ -33,6 +33,16 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
+def add_data_options(parser):
+    """Add the options of the commands that read reviews and run a network."""
+    parser.add_argument("--data-dir", help="folder with the IMDB archive, or with it extracted (default: .data, to "
+                        "which the archive is downloaded)")
+    parser.add_argument("--cache-dir", default=".cache", help="folder for what need not be computed twice (default: "
+                        "%(default)s)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the network runs "
+                        "(default: %(default)s)")
+
+
 def run_command(main):
     """Call `main()` and end the process: 0 if it went well, 2 after one sentence, 130 after Ctrl-C."""
     message, code = None, 2

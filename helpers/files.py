@@ -41,7 +41,7 @@ def whole_file(path):
 
 @contextlib.contextmanager
 def only_process(folder):
-    """Keep `folder` to this process, and clear away what a killed one left there half-written.
+    """Keep `folder` to this process, and clear away what a killed one left there half-written, and it if left empty.
 
     Raises UserError if another process holds it. The system frees it when the process ends, in whatever way.
     """
@@ -62,6 +62,8 @@ def only_process(folder):
     finally:
         if fcntl:
             os.close(handle)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # fails, as it should, unless the folder is empty
 
 
 def write_text(path, text):

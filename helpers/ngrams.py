@@ -1,6 +1,6 @@
-"""What the n-grams of the training reviews say about a token and its review: input channels beside the word vector.
+"""The bonus's channels: what the n-grams of the training reviews say about a token and its review.
 
-An n-gram (of 1, 2 or 3 words) is worth
+An n-gram (of 1, 2 or 3 words) has a value of two or three kinds:
 
 - *naive Bayes*: log((p + 1) / (n + 1)), where p and n are the positive and negative training reviews that hold it
   (Wang & Manning 2012, "Baselines and Bigrams"). For a training review its own film's reviews are left out of p and n:
@@ -10,8 +10,8 @@ An n-gram (of 1, 2 or 3 words) is worth
 - *soft*, if there are unlabelled reviews: naive Bayes' ratio counted on them, with the predictions of the same fits as
   labels; again a training review is given the counts of the fit that did not see its film.
 
-Each is 0 for an n-gram that fewer than two training reviews hold. A token's channels are what the 1-, 2- and 3-gram
-that end there are worth, and, of all kinds but naive Bayes, the sums over its review, each n-gram counted once.
+Each is 0 for an n-gram that fewer than two training reviews hold. A token's channels are the values of the 1-, 2- and
+3-gram that end there, and, of all kinds but naive Bayes, the sums over its review, each n-gram counted once.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from files import read_arrays, write_arrays
-from imdb import keep, ranges
+from helpers.files import read_arrays, write_arrays
+from helpers.reviews import keep, ranges
 
 ORDERS = (1, 2, 3)
 FOLDS = 5
+MIN_REVIEWS = {"labels": 2, "unsup": 4}  # that must hold an n-gram: what `model.pt` has room for
 PENALTY = 3.0  # of the logistic regression; 1, 3 and 10 were tried: validation loss 0.218, 0.213, 0.213
-VERSION = 3  # to be raised with every change of what `build` gives
+VERSION = 4  # to be raised with every change of what `build` gives
 
 
 @dataclass
-class Ngrams:
+class Occurrences:
     """Which review holds which n-gram: a sparse matrix (reviews, G), and the place of its entries in the texts."""
 
     codes: np.ndarray  # int64 (pairs): the column; an n-gram counts once a review, however often it occurs there
@@ -43,26 +43,24 @@ class Ngrams:
 
 
 @dataclass
-class Table:
-    """What every n-gram is worth: enough to give channels to any text."""
+class NgramTable:
+    """The values of every n-gram: enough to give channels to any text."""
 
     words: list  # the words that n-grams are made of; a word's place is its id
     keys: list  # per order int64, sorted: what stands for an n-gram, see `ngram_keys`
-    values: np.ndarray  # float16 (G, kinds): what each n-gram is worth, ordered by order, then by key
+    values: np.ndarray  # float16 (G, kinds): of each n-gram, ordered by order, then by key
     scale: np.ndarray  # float32 (C): what a channel is divided by, so that one learning rate suits all
 
-    def ids(self, reviews):
-        """The tokens of an `imdb.Reviews` as ids of `words`: (tokens), -1 where it has none."""
-        return pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
-
-    def channels(self, tokens, starts):
-        """Channels of texts: tokens (tokens), ids of `words` or -1, and starts (texts + 1) -> float16 (tokens, C)."""
-        ngrams = find_ngrams(tokens, starts, len(self.words), self.keys)
-        return (spread(ngrams, self.values[ngrams.codes].astype(np.float32), starts) / self.scale).astype(np.float16)
+    def channels(self, reviews):
+        """Return the channels of a `reviews.Reviews`, float16 (tokens, C)."""
+        tokens = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
+        found = find_ngrams(tokens, reviews.starts, len(self.words), self.keys)
+        values = self.values[found.codes].astype(np.float32)
+        return (values_at_tokens(found, values, reviews.starts) / self.scale).astype(np.float16)
 
 
 def ngram_keys(tokens, starts, order, num_words):
-    """One integer for the n-gram that ends at each token; -1 where it would begin before its review, or has no id.
+    """Return one integer for the n-gram that ends at each token; -1 where it would begin before its review, or has no id.
 
     Args:
         tokens: (tokens) ids below `num_words` of all reviews one after the other; -1 is a word without id.
@@ -80,7 +78,7 @@ def ngram_keys(tokens, starts, order, num_words):
 
 
 def frequent_keys(tokens, starts, order, num_words, min_reviews):
-    """Sorted keys of the n-grams that at least `min_reviews` reviews hold; other arguments as in `ngram_keys`."""
+    """Return the sorted keys of the n-grams that at least `min_reviews` reviews hold; see `ngram_keys`."""
     review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     code, keys = pd.factorize(ngram_keys(tokens, starts, order, num_words))
     pairs = pd.unique(review * len(keys) + code)
@@ -88,146 +86,140 @@ def frequent_keys(tokens, starts, order, num_words, min_reviews):
 
 
 def find_ngrams(tokens, starts, num_words, keys):
-    """Where the n-grams of `keys` (per order, sorted) occur, as `Ngrams`; other arguments as in `ngram_keys`."""
+    """Return where the n-grams of `keys` (per order, sorted) occur, as `Occurrences`; see `ngram_keys`."""
     review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     codes, reviews, at = [], [], []
     columns = pairs_before = 0
-    for order, known in zip(ORDERS, keys, strict=True):
+    for order, wanted in zip(ORDERS, keys, strict=True):
         found = ngram_keys(tokens, starts, order, num_words)
-        column = np.searchsorted(known, found)
-        there = np.flatnonzero(np.append(known, -2)[column] == found)
-        number, pairs = pd.factorize(review[there] * np.int64(len(known)) + column[there])
-        row, code = np.divmod(pairs, max(len(known), 1))
+        column = np.searchsorted(wanted, found)
+        there = np.flatnonzero(np.append(wanted, -2)[column] == found)
+        number, pairs = pd.factorize(review[there] * np.int64(len(wanted)) + column[there])
+        row, code = np.divmod(pairs, max(len(wanted), 1))
         codes.append(code + columns)
         reviews.append(row)
         at.append(np.full(len(tokens), -1))
         at[-1][there] = number + pairs_before
-        columns, pairs_before = columns + len(known), pairs_before + len(pairs)
-    return Ngrams(np.concatenate(codes), np.concatenate(reviews), np.stack(at))
+        columns, pairs_before = columns + len(wanted), pairs_before + len(pairs)
+    return Occurrences(np.concatenate(codes), np.concatenate(reviews), np.stack(at))
 
 
-def spread(ngrams, worth, starts):
-    """What the n-grams are worth, put to the tokens: worth (pairs, kinds) -> (tokens, orders * kinds + kinds - 1).
+def values_at_tokens(found, values, starts):
+    """Put the values of each pair of `found` to the tokens: values (pairs, kinds) -> (tokens, orders * kinds + kinds - 1).
 
     Per token the n-grams of each order that end there, then the sums of all kinds but the first over its review.
     """
-    worth = np.pad(worth, [(0, 1), (0, 0)])  # the last, -1, is "none"
-    sums = [np.bincount(ngrams.reviews, column[:-1], len(starts) - 1) for column in worth.T[1:]]
-    return np.concatenate([*worth[ngrams.at], np.repeat(np.stack(sums, axis=1), np.diff(starts), axis=0)],
+    values = np.pad(values, [(0, 1), (0, 0)])  # the last, -1, is "none"
+    sums = [np.bincount(found.reviews, column[:-1], len(starts) - 1) for column in values.T[1:]]
+    return np.concatenate([*values[found.at], np.repeat(np.stack(sums, axis=1), np.diff(starts), axis=0)],
                           axis=1, dtype=np.float32)
 
 
 def count(codes, labels, G):
-    """Positive and negative reviews of each n-gram: codes (pairs), labels (pairs) from 0 to 1 -> p (G), n (G)."""
+    """Count the positive and negative reviews of each n-gram: codes, labels from 0 to 1 (pairs) -> p (G), n (G)."""
     positive = np.bincount(codes, labels, G)
     return positive, np.bincount(codes, minlength=G) - positive
 
 
 def log_count_ratio(positive, negative):
-    """Naive Bayes' log((p + 1) / (n + 1)); 0 where p + n is below 2 (soft labels add up to 2 not to the last bit)."""
+    """Return log((p + 1) / (n + 1)), 0 where p + n is below 2 (soft labels add up to 2 not to the last bit)."""
     return np.where(positive + negative > 1.5, np.log((positive + 1) / (negative + 1)), 0.0)
 
 
 def ratios_without_own_movie(codes, labels, movies, G):
-    """Naive Bayes' ratio of each pair counted on the reviews of all other movies; codes, labels, movies: (pairs)."""
+    """Return each pair's log-count ratio on the reviews of all other movies; codes, labels, movies: (pairs)."""
     positive, negative = count(codes, labels, G)
     own, distinct = pd.factorize(movies * np.int64(G) + codes)
     own_positive, own_negative = count(own, labels, len(distinct))
     return log_count_ratio(positive[codes] - own_positive[own], negative[codes] - own_negative[own])
 
 
-def fit_linear(codes, reviews, scale, labels, penalty=PENALTY, steps=40):
-    """Logistic regression from which n-grams a review holds, each with the value `scale` of the n-gram, to its label.
+def fit_linear(codes, reviews, scale, labels):
+    """Fit a logistic regression from the n-grams of a review, each with the value `scale` of the n-gram, to its label.
 
     Args:
         codes, reviews: (pairs) which n-gram, which review; reviews are numbered as `labels` are.
         scale: (G), naive Bayes' ratios (Wang & Manning's features).
         labels: (reviews), 0 or 1.
-        penalty: factor of half the squared norm of the coefficients, beside the sum of the reviews' losses.
 
     Returns:
         the n-grams' summands (G), which are coefficient times `scale`, and the intercept.
     """
-    weights = torch.zeros(len(scale) + 1, dtype=torch.float64, requires_grad=True)  # the last is the intercept
-    values = scale[codes]
+    from sklearn.linear_model import LogisticRegression  # here, because it takes a second, and only a first start fits
+    from sklearn.preprocessing import OneHotEncoder
 
-    def loss_and_gradient():
-        w = weights.detach().numpy()
-        logits = np.bincount(reviews, values * w[codes], len(labels)) + w[-1]
-        error = 1 / (1 + np.exp(-logits)) - labels
-        gradient = np.bincount(codes, values * error[reviews], len(scale)) + penalty * w[:-1]
-        weights.grad = torch.from_numpy(np.append(gradient, error.sum()))
-        return torch.tensor((np.logaddexp(0, logits) - labels * logits).sum() + penalty / 2 * np.square(w[:-1]).sum())
-
-    torch.optim.LBFGS([weights], max_iter=steps, history_size=10, line_search_fn="strong_wolfe").step(loss_and_gradient)
-    w = weights.detach().numpy()
-    return w[:-1] * scale, w[-1]
+    rows, columns = (OneHotEncoder(categories=[np.arange(size)]).fit_transform(numbers[:, np.newaxis])
+                     for numbers, size in ((reviews, len(labels)), (codes, len(scale))))
+    columns.data *= scale[columns.indices]
+    model = LogisticRegression(C=1 / PENALTY).fit(rows.T @ columns, labels)  # (reviews, pairs) (pairs, G)
+    return model.coef_[0] * scale, model.intercept_[0]
 
 
 def build(reviews, train, min_reviews, seed):
-    """Channels of all labelled reviews, and the table for any other text.
+    """Return the channels of all labelled reviews, and the table for any other text.
 
     Args:
-        reviews: an `imdb.Reviews`; unlabelled ones in it are used and stand last.
+        reviews: a `reviews.Reviews`; unlabelled ones in it are used and stand last.
         train: (number of reviews) bool, the reviews whose labels may be seen.
         min_reviews: how many training or unlabelled reviews must hold an n-gram.
         seed: of the folds.
 
     Returns:
-        float16 (tokens of labelled reviews, C), and a `Table`.
+        float16 (tokens of labelled reviews, C), and an `NgramTable`.
     """
     counted = keep(reviews, train | (reviews.labels < 0))
     starts, labels, movies = counted.starts, counted.labels.astype(float), counted.movies
-    known = frequent_keys(counted.tokens, starts, 1, len(reviews.words), min_reviews)
+    frequent = frequent_keys(counted.tokens, starts, 1, len(reviews.words), min_reviews)
     id_of = np.full(len(reviews.words), -1)
-    id_of[known] = np.arange(len(known))
+    id_of[frequent] = np.arange(len(frequent))
     tokens = id_of[counted.tokens]
-    keys = [frequent_keys(tokens, starts, order, len(known), min_reviews) for order in ORDERS]
-    ngrams, G = find_ngrams(tokens, starts, len(known), keys), sum(map(len, keys))
-    has_label = labels[ngrams.reviews] >= 0
-    codes, rows = ngrams.codes[has_label], ngrams.reviews[has_label]
-    unlabelled_codes, unlabelled_rows = ngrams.codes[~has_label], ngrams.reviews[~has_label]
+    keys = [frequent_keys(tokens, starts, order, len(frequent), min_reviews) for order in ORDERS]
+    found, G = find_ngrams(tokens, starts, len(frequent), keys), sum(map(len, keys))
+    has_label = labels[found.reviews] >= 0
+    codes, rows = found.codes[has_label], found.reviews[has_label]
+    unlabelled_codes, unlabelled_rows = found.codes[~has_label], found.reviews[~has_label]
 
     fold = np.random.default_rng(seed).permutation(movies.max() + 1)[movies] % FOLDS  # (reviews)
     linear, soft = np.zeros((FOLDS, G), np.float32), np.zeros((FOLDS, G), np.float32)
     for i in tqdm(range(FOLDS), desc="fitting n-grams", leave=False):
         seen = fold[rows] != i
-        scale = log_count_ratio(*count(codes[seen], labels[rows[seen]], G))
+        ratios = log_count_ratio(*count(codes[seen], labels[rows[seen]], G))
         number, distinct = pd.factorize(rows[seen])
-        linear[i], intercept = fit_linear(codes[seen], number, scale, labels[distinct])
+        linear[i], intercept = fit_linear(codes[seen], number, ratios, labels[distinct])
         logits = np.bincount(unlabelled_rows, linear[i][unlabelled_codes], len(labels)) + intercept
         soft[i] = log_count_ratio(*count(unlabelled_codes, 1 / (1 + np.exp(-logits[unlabelled_rows])), G))
 
-    # per kind of channel: what an n-gram is worth to a training review (pairs), and to any other (G)
+    # per kind of channel: an n-gram's value to a training review (pairs), and to any other (G)
     kinds = [(ratios_without_own_movie(codes, labels[rows], movies[rows], G),
               log_count_ratio(*count(codes, labels[rows], G))),
              (linear[fold[rows], codes], linear.mean(axis=0))]
     if len(unlabelled_codes):
         kinds.append((soft[fold[rows], codes], soft.mean(axis=0)))
 
-    worth = np.zeros((len(ngrams.codes), len(kinds)), np.float32)
-    worth[has_label] = np.stack([of_pair for of_pair, _ in kinds], axis=1)
-    of_train = spread(ngrams, worth, starts)[np.repeat(labels >= 0, np.diff(starts))]
+    values = np.zeros((len(found.codes), len(kinds)), np.float32)
+    values[has_label] = np.stack([of_pair for of_pair, _ in kinds], axis=1)
+    of_train = values_at_tokens(found, values, starts)[np.repeat(labels >= 0, np.diff(starts))]
     scale = of_train.std(axis=0)
     scale[scale == 0] = 1
-    values = np.stack([of_ngram for _, of_ngram in kinds], axis=1).astype(np.float16)
-    table = Table([reviews.words[i] for i in known], keys, values, scale)
+    of_ngrams = np.stack([of_ngram for _, of_ngram in kinds], axis=1).astype(np.float16)
+    table = NgramTable([reviews.words[i] for i in frequent], keys, of_ngrams, scale)
 
     labelled = keep(reviews, reviews.labels >= 0)
-    channels = table.channels(id_of[labelled.tokens], labelled.starts)
+    channels = table.channels(labelled)
     channels[np.repeat(train[:len(labelled.labels)], np.diff(labelled.starts))] = of_train / scale
     return channels, table
 
 
-def load_channels(reviews, train, min_reviews, seed, cache_dir):
-    """`build`, kept in `cache_dir` under a name made of all that determines the result."""
+def load_channels(reviews, train, kind, seed, cache_dir):
+    """Return `build(...)` for a kind of MIN_REVIEWS, kept in `cache_dir` under a name of all that determines it."""
+    min_reviews = MIN_REVIEWS[kind]
     key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), min_reviews, seed, PENALTY,
            FOLDS, VERSION]
     path = Path(cache_dir, f"channels-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz")
     parts = read_arrays(path, ["channels", "words", *(f"keys{order}" for order in ORDERS), "values", "scale"])
     if parts:
         words, keys = parts["words"].tobytes().decode().split("\n"), [parts[f"keys{order}"] for order in ORDERS]
-        return parts["channels"], Table(words, keys, parts["values"], parts["scale"])
+        return parts["channels"], NgramTable(words, keys, parts["values"], parts["scale"])
     channels, table = build(reviews, train, min_reviews, seed)
     write_arrays(path, {"channels": channels, "words": np.frombuffer("\n".join(table.words).encode(), np.uint8),
                         **{f"keys{order}": keys for order, keys in zip(ORDERS, table.keys, strict=True)},

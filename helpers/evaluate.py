@@ -1,0 +1,53 @@
+"""Loss, accuracy and confusion matrix; the command `evaluate`, which prints those of a finished run once more.
+
+    python sentiment_analysis.py evaluate --run runs/required
+"""
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from helpers.batches import BucketLoader, predict_logits
+from helpers.cli import Parser, add_data_options
+from helpers.predictor import Predictor
+from helpers.reviews import expected_digest, find_source, keep, load_reviews, sample_source
+from helpers.runtime import choose_device
+
+
+def compute_metrics(logits, labels):
+    """Return loss, accuracy and confusion matrix (rows: true negative, positive; columns: predicted)."""
+    loss = F.binary_cross_entropy_with_logits(logits, labels).item()
+    confusion = torch.bincount(2 * labels.long() + (logits > 0), minlength=4).reshape(2, 2)
+    return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
+
+
+def test_metrics(model, loader):
+    """Return `compute_metrics` on the test reviews, and the accuracy without those that are among the training ones."""
+    dataset, logits = loader.dataset, predict_logits(model, loader, "test")
+    new = ~dataset.duplicate
+    return compute_metrics(logits, dataset.labels) | {
+        "duplicates": int(dataset.duplicate.sum()),
+        "accuracy_without_duplicates": compute_metrics(logits[new], dataset.labels[new])["accuracy"]}
+
+
+def print_test(metrics, data):
+    """Print test metrics in two lines; `data` is "IMDB" or "SAMPLE"."""
+    (negative, false_positive), (false_negative, positive) = metrics["confusion"]
+    print(f"{data} test loss {metrics['loss']:.4f}  test accuracy {metrics['accuracy']:.2%}  "
+          f"({metrics['accuracy_without_duplicates']:.2%} without the {metrics['duplicates']} reviews that are in the "
+          "training part too)")
+    print(f"negative reviews: {negative:,} right, {false_positive:,} wrong; "
+          f"positive reviews: {positive:,} right, {false_negative:,} wrong")
+
+
+def main(argv):
+    parser = Parser(prog="sentiment_analysis.py evaluate", description="Print the test metrics of a finished run.")
+    parser.add_argument("--run", required=True, help="folder of the run")
+    add_data_options(parser)
+    args = parser.parse_args(argv)
+    predictor = Predictor(Path(args.run, "model.pt"), choose_device(args.device))
+    source = sample_source() if predictor.data == "SAMPLE" else find_source(args.data_dir)
+    reviews = load_reviews(source, args.cache_dir, predictor.settings["ngrams"] == "unsup", expected_digest(source))
+    test_set = predictor.review_set(keep(reviews, reviews.test))
+    print_test(test_metrics(predictor.model, BucketLoader(test_set, predictor.settings["batch_size"])), predictor.data)
