@@ -64,43 +64,6 @@ def pad(rows, T):
     return torch.tensor([row + [1] * (T - len(row)) for row in rows])
 
 
-def attention_in_loops(x, w_q, w_k, w_v, mask):
-    """softmax(Q Kᵀ / √d) V of one review, one number at a time."""
-    T, d = len(x), len(x[0])
-    q, k, v = ([[sum(w[j][i] * x[t][i] for i in range(d)) for j in range(d)] for t in range(T)]
-               for w in (w_q, w_k, w_v))
-    y = []
-    for t in range(T):
-        exps = []
-        for s in range(T):
-            score = sum(q[t][i] * k[s][i] for i in range(d)) / math.sqrt(d)
-            exps.append(math.exp(score) if mask[s] else 0.0)
-        y.append([sum(exps[s] / sum(exps) * v[s][i] for s in range(T)) for i in range(d)])
-    return y
-
-
-def norm_in_loops(x, gamma, beta, mask):
-    """gamma ⊙ (x - mean) / √(var + 1e-8) + beta of one review, one number at a time; 0 where there is padding."""
-    T, d = len(x), len(x[0])
-    counted = [x[t][i] for t in range(T) if mask[t] for i in range(d)]
-    mean = sum(counted) / len(counted)
-    var = sum((value - mean) ** 2 for value in counted) / len(counted)
-    return [[gamma[t][i] * (x[t][i] - mean) / math.sqrt(var + 1e-8) + beta[t][i] if mask[t] else 0.0
-             for i in range(d)] for t in range(T)]
-
-
-def attention_oracle(layer, x, mask):
-    weights = [w.weight.tolist() for w in (layer.W_q, layer.W_k, layer.W_v)]
-    return torch.tensor([attention_in_loops(x[b].tolist(), *weights, mask[b].tolist()) for b in range(len(x))],
-                        dtype=x.dtype)
-
-
-def norm_oracle(layer, x, mask):
-    gamma, beta = layer.gamma.tolist(), layer.beta.tolist()
-    return torch.tensor([norm_in_loops(x[b].tolist(), gamma, beta, mask[b].tolist()) for b in range(len(x))],
-                        dtype=x.dtype)
-
-
 def same(actual, expected, tolerance=1e-12):
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
 

@@ -1,0 +1,94 @@
+"""Small data in the archive's own layout, small runs, a server, and what all refusals have in common."""
+
+import random
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import sentiment_analysis
+
+GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
+BAD = ["dreadful", "boring", "awful", "clumsy", "tedious", "hollow"]
+PLAIN = ["the", "film", "was", "a", "story", "of", "two", "friends", "in", "town", ",", "and", "it", "is", "long", "."]
+QUICK = ["--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25"]
+
+
+def write_archive_folder(folder, films_per_list=6, reviews_per_film=3, seed=0):
+    """Write an extracted `aclImdb/`: reviews whose words tell their label and name their film, and the other files."""
+    chance, film = random.Random(seed), 0
+    for part, kinds in (("train", ("neg", "pos", "unsup")), ("test", ("neg", "pos"))):
+        for kind in kinds:
+            (folder / part / kind).mkdir(parents=True)
+            urls = []
+            for number in range(films_per_list * reviews_per_film):
+                film += number % reviews_per_film == 0
+                urls.append(f"http://www.imdb.com/title/tt{film:07d}/usercomments\n")
+                telling = chance.choices({"neg": BAD, "pos": GOOD}.get(kind, GOOD + BAD), k=4)
+                plain = chance.choices(PLAIN, k=chance.randint(4, 30))
+                words = [*telling, f"<br /><br />{telling[0].capitalize()}", *plain, f"film{film}"]
+                rating = {"neg": chance.randint(1, 4), "pos": chance.randint(7, 10)}.get(kind, 0)
+                (folder / part / kind / f"{number}_{rating}.txt").write_text(" ".join(words), encoding="utf-8")
+            (folder / part / f"urls_{kind}.txt").write_text("".join(urls), encoding="utf-8")
+    (folder / "imdb.vocab").write_text("the\nand\n", encoding="utf-8")
+    (folder / "README").write_text("Large Movie Review Dataset v1.0\n", encoding="utf-8")
+
+
+def write_tar(folder, path):
+    """Pack an extracted folder under the names that the official archive has; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        archive.add(folder, arcname="aclImdb")
+    return path
+
+
+def train_toy(data, runs, name, *options):
+    """Train on the toy data of the fixture `data`; return the folder of the run."""
+    sentiment_analysis.main(["--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(runs),
+                             "--name", name, *QUICK, *map(str, options)])
+    return runs / name
+
+
+def refused(code, out, err):
+    """Check that a command ended in one sentence, and return it."""
+    assert code == 2
+    assert "Traceback" not in out + err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert err.rstrip("\n").splitlines()[-1] == line
+    assert len(line) > 20
+    return line
+
+
+def without_times(metrics):
+    """Return metrics without what differs from run to run."""
+    epochs = [{name: value for name, value in epoch.items() if name not in ("seconds", "tokens_per_second")}
+              for epoch in metrics["epochs"]]
+    return metrics | {"epochs": epochs, "seconds": None}
+
+
+class Server:
+    """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path."""
+
+    def __init__(self):
+        self.files, self.asked = {}, []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.asked.append(self.path)
+                body = server.files.get(self.path)
+                self.send_response(404 if body is None else 200)
+                body = b"<html>Not Found</html>" if body is None else body
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
