@@ -19,7 +19,7 @@ report: .venv/ready-dev
 	.venv/bin/python -m report.build
 
 submission: .venv/ready-dev
-	.venv/bin/python make_submission.py --name "$$NAME" --cse "$$CSE" --id "$$ID"
+	.venv/bin/python -m report.submission --name "$$NAME" --cse "$$CSE" --id "$$ID"
 
 bench: .venv/ready-dev
 	.venv/bin/pip install --quiet fasttext-numpy2-wheel

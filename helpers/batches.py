@@ -1,6 +1,7 @@
 """From tokenized reviews to batches: split, vocabulary, word vectors, token ids, and logits in the order of the set."""
 
 import importlib.resources
+import itertools
 import ssl
 import tempfile
 import zipfile
@@ -106,7 +107,8 @@ class ReviewSet:
         id_of = np.array([vocab.stoi[word] for word in reviews.words], np.int32)
         self.table, self.pad_id = table, vocab.stoi["<pad>"]
         self.lengths = kept
-        self.starts = torch.from_numpy(np.cumsum(kept) - kept).to(device)
+        self.ends = torch.from_numpy(np.cumsum(kept)).to(device)
+        self.starts = self.ends - torch.from_numpy(kept).to(device)
         self.ids = torch.from_numpy(id_of[reviews.tokens[positions]]).to(device)
         self.labels = torch.from_numpy(reviews.labels[chosen]).float().to(device)
         self.duplicate = torch.from_numpy(reviews.duplicate[chosen]).to(device)
@@ -116,23 +118,18 @@ class ReviewSet:
         return len(self.labels)
 
     def __getitem__(self, i):
-        first = self.starts[i]
-        return self.ids[first:first + self.lengths[i]].long(), self.labels[i]
+        return self.ids[self.starts[i]:self.ends[i]].long(), self.labels[i]
 
-    def batch(self, chosen):
-        """Return reviews `chosen` (B indices), padded to the longest of them.
+    def batch(self, chosen, T):
+        """Return the reviews `chosen` (B indices), cut or padded to T tokens.
 
         Returns:
             ids (B, T), channels (B, T, C) if there are any, labels (B,).
         """
-        device = self.ids.device
-        lengths = torch.from_numpy(self.lengths[chosen])
-        T = max(int(lengths.max()), 1)
-        chosen = torch.from_numpy(chosen).to(device)
-        real = torch.arange(T, device=device) < lengths.to(device).unsqueeze(1)  # (B, T)
-        positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=device)  # (B, T)
+        positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=self.ids.device)  # (B, T)
+        padding = positions >= self.ends[chosen].unsqueeze(1)
         positions = positions.clamp(max=len(self.ids) - 1)
-        ids = self.ids[positions].long().masked_fill(~real, self.pad_id)
+        ids = self.ids[positions].long().masked_fill(padding, self.pad_id)
         if self.channels is None:
             return ids, self.labels[chosen]
         return ids, self.channels[positions].float(), self.labels[chosen]
@@ -148,10 +145,10 @@ class BucketLoader:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self):
-        return map(self.dataset.batch, self.indices())
+        return itertools.starmap(self.dataset.batch, self.plan())
 
-    def indices(self):
-        """Return the indices of the reviews of each batch of an epoch."""
+    def plan(self):
+        """Return, for each batch of an epoch, the indices of its reviews and the length of the longest, at least 1."""
         keys = self.dataset.lengths
         if self.shuffle:  # lengths blurred by a tenth: similar lengths together, but never the same reviews
             keys = keys * np.random.uniform(0.9, 1.1, len(keys))
@@ -159,7 +156,10 @@ class BucketLoader:
         batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]
         if self.shuffle:
             np.random.shuffle(batches)
-        return batches
+        # to the device at once: each copy of its own would make a GPU wait
+        indices = torch.from_numpy(np.concatenate(batches)).to(self.dataset.ids.device).split(list(map(len, batches)))
+        return [(chosen, max(self.dataset.lengths[batch].max(), 1))
+                for chosen, batch in zip(indices, batches, strict=True)]
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def predict_logits(model, loader, title):
     model.eval()
     dataset = loader.dataset
     logits = torch.empty_like(dataset.labels)
-    for chosen in tqdm(loader.indices(), desc=title, unit=" batches", leave=False, delay=1):
-        *inputs, _ = dataset.batch(chosen)
+    for chosen, T in tqdm(loader.plan(), desc=title, unit=" batches", leave=False, delay=1):
+        *inputs, _ = dataset.batch(chosen, T)
         logits[chosen] = model(*inputs).squeeze(1)
     return logits

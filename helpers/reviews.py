@@ -49,11 +49,13 @@ class Reviews:
     digest: str  # SHA-256 of the labelled reviews, see CONTENT_SHA256
 
 
-def find_source(data_dir, may_download=True):
+def find_source(data_dir=None, may_download=True):
     """Return the extracted folder or the archive in `data_dir`; without either, download and verify the archive.
 
-    Raises Unreachable if the server does not answer, UserError if it may not be asked.
+    `data_dir` is `.data` unless given. Raises Unreachable if the server does not answer, UserError if it may not be
+    asked.
     """
+    data_dir = data_dir or ".data"
     folder, archive = Path(data_dir, "aclImdb"), Path(data_dir, ARCHIVE)
     if folder.is_dir():
         return folder
@@ -67,10 +69,21 @@ def find_source(data_dir, may_download=True):
     return archive
 
 
-def sample_source():
-    """Return the folder of the sample. Raises UserError where it is missing, as where the exercise's zip was unpacked."""
-    if not SAMPLE_DIR.is_dir():
-        raise UserError(f"{SAMPLE_DIR.name}/ is not beside the program; copy it there from the repository.")
+def choose_source(data_dir, sample):
+    """Return what to train on: the sample if wanted, or IMDB; where that is unavailable, say so and take the sample.
+
+    Raises UserError if the sample is missing, and Unreachable if there is a `data_dir`, for then nothing else will do.
+    """
+    try:
+        if not sample:
+            return find_source(data_dir)
+        if not SAMPLE_DIR.is_dir():  # as where the exercise's zip was unpacked
+            raise UserError(f"{SAMPLE_DIR.name}/ is not beside the program; copy it there from the repository.")
+    except Unreachable as error:
+        if data_dir or not SAMPLE_DIR.is_dir():
+            raise
+        print(error)
+    print(f"SAMPLE: the invented reviews of {SAMPLE_DIR.name}/; the results say nothing about IMDB.")
     return SAMPLE_DIR
 
 
