@@ -22,7 +22,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.files import cached_arrays
-from helpers.reviews import keep, ranges
+from helpers.reviews import keep
+from helpers.tokens import ranges
 
 ORDERS = (1, 2, 3)
 FOLDS = 5

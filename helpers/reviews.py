@@ -4,7 +4,6 @@ The archive is read in one pass, each distinct piece of text is tokenized once, 
 all reviews are one flat array of token numbers.
 """
 
-import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from helpers.cli import Unreachable, UserError
 from helpers.files import cached_arrays, download, file_digest
+from helpers.tokens import ranges, tokenize
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 ARCHIVE_URL = "https://ai.stanford.edu/~amaas/data/sentiment/" + ARCHIVE
@@ -32,7 +32,7 @@ LABELS = {"neg": 0, "pos": 1, "unsup": -1}
 LARGEST_ARCHIVE = 1_000_000_000  # bytes, unzipped; the real one has a fifth of that
 LONGEST_FILE = 10_000_000  # bytes; the archive's longest text file, a list of movies, has a fifth of that
 SAMPLE_DIR = Path(__file__).parents[1] / "sample_reviews"  # in the layout of the extracted archive
-CACHE_VERSION = 2  # to be raised with every change of `read_reviews` or `tokenize`
+CACHE_VERSION = 3  # to be raised with every change of `read_reviews`, `plain_text` or `tokenize`
 
 
 @dataclass
@@ -144,62 +144,6 @@ def content_digest(texts):
         if "/pos/" in name or "/neg/" in name:
             digest.update(f"aclImdb/{name}\0".encode(errors="surrogateescape") + texts[name] + b"\0")
     return digest.hexdigest()
-
-
-@functools.cache
-def english_tokenizer():
-    """Return spaCy's tokenizer for English, the same as that of its pipeline `en_core_web_sm`."""
-    import spacy  # here, because it takes a second, and only a first start needs it
-
-    return spacy.blank("en").tokenizer
-
-
-def tokenize(texts):
-    """Split texts into spaCy's tokens, in lower case; `<br />` and any run of white space separate as one space does.
-
-    spaCy's rules work inside a piece of text between two spaces: each distinct piece is tokenized once and its tokens
-    are copied to wherever it stands. 5 of IMDB's 50,000 reviews come out otherwise when each is tokenized by itself:
-    spaCy splits a few pieces, such as "shape:)).", differently depending on what it has tokenized before.
-
-    Args:
-        texts: list of str.
-
-    Returns:
-        words (list of the distinct tokens), tokens (int32) and starts (int64) as in `Reviews`.
-    """
-    tokenizer = english_tokenizer()
-    numbers = {}  # of the distinct pieces, in the order in which they come up
-    pieces = [np.array([numbers.setdefault(piece, len(numbers)) for piece in text.replace("<br />", " ").split()],
-                       np.int64) for text in tqdm(texts, desc="splitting", unit=" reviews", leave=False, delay=1)]
-    distinct = list(numbers)
-
-    # A line break between pieces is a token of its own: it keeps the pieces apart and says where each one ends.
-    newline = tokenizer.vocab.strings.add("\n")
-    lower = [np.zeros(0, np.uint64)]
-    for first in tqdm(range(0, len(distinct), 5000), desc="tokenizing", unit_scale=5000, unit=" pieces", leave=False,
-                      delay=1):
-        text = "".join(piece + "\n" for piece in distinct[first:first + 5000])
-        lower.append(tokenizer(text).to_array("LOWER"))
-    lower = np.concatenate(lower)
-    is_end = lower == newline
-    ends = np.flatnonzero(is_end) - np.arange(len(distinct))  # where each piece's tokens end once the breaks are out
-    hashes, tokens = np.unique(lower[~is_end], return_inverse=True)
-    words = [tokenizer.vocab.strings[int(code)] for code in hashes]
-
-    # All pieces of all reviews one after the other, each replaced by its tokens.
-    piece_starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    piece_lengths = ends - piece_starts
-    flat = np.concatenate([np.zeros(0, np.int64), *pieces])
-    positions = ranges(piece_starts[flat], piece_lengths[flat])
-    token_ends = np.concatenate([[0], np.cumsum(piece_lengths[flat])])
-    starts = token_ends[np.cumsum([0, *map(len, pieces)])]
-    return words, tokens.astype(np.int32)[positions], starts.astype(np.int64)
-
-
-def ranges(starts, lengths):
-    """Return starts[0], starts[0] + 1, ... (lengths[0] integers), then those of starts[1], and so on."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def find_duplicates(tokens, starts, test):

@@ -19,7 +19,8 @@ from helpers.cli import Parser, UserError, run_command
 from helpers.evaluate import compute_metrics
 from helpers.files import write_text
 from helpers.predictor import Predictor
-from helpers.reviews import expected_digest, find_source, load_reviews, read_files, tokenize
+from helpers.reviews import expected_digest, find_source, load_reviews, read_files
+from helpers.tokens import tokenize
 from models import MyLayerNorm, MySelfAttention
 from sentiment_analysis import Settings, load_imdb_data
 from tests.loops import MASK, SHAPES, attention_oracle, norm_oracle
