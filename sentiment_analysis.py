@@ -8,6 +8,9 @@ A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.m
 expect in what time.
 """
 
+import helpers.runtime  # noqa: F401  before torch, whose threads it tells how to wait
+
+# isort: split
 import json
 import sys
 import time
@@ -20,6 +23,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from helpers import evaluate, predict
+from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_source
 from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits, split_by_movie
 from helpers.checkpoint import Checkpoint, run_identity
 from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
@@ -27,7 +31,7 @@ from helpers.evaluate import compute_metrics, print_test, test_metrics
 from helpers.files import only_process, whole_file, write_text
 from helpers.ngrams import load_channels
 from helpers.predictor import build_model, save_model
-from helpers.reviews import SAMPLE_DIR, choose_source, expected_digest, find_source, load_reviews
+from helpers.reviews import load_reviews
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory
 
 

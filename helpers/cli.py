@@ -50,7 +50,7 @@ def setting(default, description, **options):
 
 
 def parse_with_settings(parser, argv, settings):
-    """Return the options of a command line, and those of its options that are fields of a dataclass, if given, as a dict."""
+    """Return the options of a command line, and a dict of those that are fields of a dataclass and were given."""
     for one in fields(settings):
         if one.metadata["options"]:
             parser.add_argument("--" + one.name.replace("_", "-"), default=argparse.SUPPRESS, help=one.metadata["help"],

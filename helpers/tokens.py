@@ -35,9 +35,9 @@ CHARACTERS = Characters()
 def plain_text(text):
     """Return one form for all writings of a text: what differs in looks alone is the same afterwards.
 
-    HTML entities are resolved and line-break tags become a space; typographic quotes, apostrophes and dashes become those
-    on a keyboard, runs of dashes a single one; compatibility forms of letters become the letters (Unicode's NFKC), and
-    invisible characters (category Cf) vanish. Accents, emoji and case stay.
+    HTML entities are resolved, and line-break tags become a space. Typographic quotes, apostrophes and dashes become
+    those of a keyboard, and runs of dashes a single one. Compatibility forms of letters become the letters (Unicode's
+    NFKC), and invisible characters (category Cf) vanish. Accents, emoji and case stay.
     """
     before = None
     while text != before:  # one step may leave work for another: "&amp;quot;", or a tag of wide letters
