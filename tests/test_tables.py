@@ -108,8 +108,8 @@ def test_dash_is_standard_input(call, monkeypatch):
 
 
 @pytest.mark.parametrize(("text", "share"), [
-    ("Фильм ужасный.", 0), ("🎬 !!! 10/10", 0), ("A film, Фильм ужасный!", 0.5), ("Quel film ennuyeux, vraiment.", None),
-    ("A fine film.", 1)])
+    ("Фильм ужасный.", 0), ("🎬 !!! 10/10", 0), ("A film, Фильм ужасный!", 0.5), ("A fine film.", 1),
+    ("Quel film ennuyeux, vraiment.", None)])
 def test_texts_of_words_that_the_network_does_not_know_come_with_a_note(call, text, share):
     _, out, err = call("predict", "--json", text)
     answer = json.loads(out)
