@@ -105,7 +105,7 @@ def parse_args(argv=None):
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed (default: %(default)s)")
     parser.add_argument("--top-k", type=number(int, 1), default=40, metavar="K",
                         help="draw from the K likeliest tokens (default: %(default)s)")
-    parser.add_argument("--temperature", type=number(float, 0.01), metavar="T", help="below 1 is safer, above 1 is wilder "
+    parser.add_argument("--temperature", type=number(float, 0.01), metavar="T", help="below 1 is safer, above wilder "
                         "(default: what the weights' generation_config.json says, else 1)")
     parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
                         help="limit of a sentence (default: %(default)s)")
@@ -123,13 +123,13 @@ def main():
     writer = load_writer(folder, name, GPT)
     temperature = args.temperature or writer.temperature
     if not (isinstance(temperature, int | float) and temperature >= 0.01):
-        raise UserError(f"{folder}/generation_config.json has temperature {temperature!r}; choose one with --temperature.")
+        raise UserError(f"{name}'s generation_config.json has temperature {temperature!r}; give another --temperature.")
     top_k = min(args.top_k, writer.model.lm_head.out_features)
     settings = {"max_new_tokens": args.max_new_tokens, "temperature": temperature, "top_k": top_k}
     print("{model}: {parameters:,} parameters through {backend} on {device}".format(**writer.facts))
     started = time.time()
     with tqdm(desc=name, unit=" steps", leave=False) as bar:
-        writer.model.register_forward_hook(lambda *_: bar.update() and None)
+        writer.model.register_forward_hook(lambda *_: bar.update() and None)  # None: the output stays as it is
         sentences = draw_sentences(writer, list(dict.fromkeys(args.prefix or PREFIXES)), settings, args.seed)
     result = writer.facts | {
         "seed": args.seed, "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},

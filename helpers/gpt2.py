@@ -75,8 +75,8 @@ def to_mingpt(reference, GPT):
     for key, built_in in dict(activation_function="gelu_new", layer_norm_epsilon=1e-5, n_inner=4 * theirs.n_embd,
                               scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False).items():
         if getattr(theirs, key) not in (built_in, None):  # None: the default
-            raise UserError(f"minGPT's {key} is {built_in}, and these weights need {getattr(theirs, key)}; run again with "
-                            "--backend transformers.")
+            raise UserError(f"minGPT's {key} is {built_in}, and these weights need {getattr(theirs, key)}; run again "
+                            "with --backend transformers.")
     config.merge_from_dict(dict(model_type=None, n_layer=theirs.n_layer, n_head=theirs.n_head, n_embd=theirs.n_embd,
                                 vocab_size=theirs.vocab_size, block_size=theirs.n_positions))
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
@@ -115,9 +115,9 @@ def choose_gpt(backend, folder):
             print(f"notice: minGPT is unavailable: {error}. GPT2LMHeadModel of transformers takes its place.")
             return None
     if folder:
-        sys.path.insert(0, str(Path(folder).resolve()))
         if not Path(folder, "mingpt", "model.py").is_file():
             raise UserError(f"{folder} is not a clone of minGPT: it has no mingpt/model.py.")
+        sys.path.insert(0, str(Path(folder).resolve()))
     try:
         from mingpt.model import GPT
         return GPT

@@ -35,8 +35,8 @@ def test_sentence_ends(nlp, text, sentence):
     assert first_sentence(nlp, text, len("He")) == (sentence, True)
 
 
-@pytest.mark.parametrize("text", ["He met Dr. Smith", "He paid 3.", "He has a Ph.D", "He left.", "He left. The", "He", "",
-                                  "He said, \"I left. I am the man", "He is No. 5 of them", "Yahoo! is big and"])
+@pytest.mark.parametrize("text", ["He met Dr. Smith", "He paid 3.", "He has a Ph.D", "He left.", "He left. The", "He",
+                                  "", "He said, \"I left. I am the man", "He is No. 5 of them", "Yahoo! is big and"])
 def test_sentence_may_go_on(nlp, text):
     assert first_sentence(nlp, text, len("He")) == (text, False)
 

@@ -8,7 +8,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from generate_gpt2 import PREFIXES, draw_sentences
+from generate_gpt2 import PREFIXES
 from helpers.gpt2 import choose_gpt, load_writer
 
 MINGPT = Path(os.environ.get("MINGPT_DIR", Path(__file__).parent.parent / "minGPT")).resolve()
@@ -31,7 +31,10 @@ def make_tiny(folder, **sizes):
     return folder
 
 
-def write(folder, backend, prefixes=("My name",), seed=1):
-    """Return the sentences that the GPT-2 of a folder writes."""
+def write(folder, backend, seed=1):
+    """Return eight texts that the GPT-2 of a folder writes after a prefix."""
     writer = load_writer(folder, "tiny", choose_gpt(backend, MINGPT))
-    return draw_sentences(writer, prefixes, SETTINGS, seed)
+    idx = torch.tensor([writer.encode("My name")] * 8)
+    torch.manual_seed(seed)
+    drawn = writer.model.generate(idx, do_sample=True, **SETTINGS)
+    return [writer.decode(ids) for ids in drawn[:, idx.size(1):].tolist()]
