@@ -51,7 +51,7 @@ def draw_sentences(writer, prefixes, settings, seed):
                      for _ in range(SENTENCES - sum(found[prefix].values()))]
             if not batch:
                 continue
-            idx = torch.tensor([prompts[prefix] for prefix in batch], device=writer.facts["device"])  # (B, T)
+            idx = torch.tensor([prompts[prefix] for prefix in batch], device=writer.device)  # (B, T)
             drawn = writer.model.generate(idx, do_sample=True, **settings)  # (B, T + max_new_tokens)
             for prefix, ids in zip(batch, drawn[:, length:].tolist(), strict=True):
                 sentence, complete = first_sentence(nlp, prefix + writer.decode(ids), len(prefix))
@@ -144,8 +144,7 @@ def main():
 
 
 if __name__ == "__main__":
-    # Threads that wait sleep instead of spinning: 9 times as fast where the cores have other work. torch reads it when
-    # it is imported.
+    # torch's threads sleep while they wait, instead of spinning: 9 times as fast where the cores have other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
     run_command(main)

@@ -224,6 +224,7 @@ class Writer:
     """A network with its tokenizer, and what there is to say of them."""
     model: Any  # minGPT's GPT, or transformers' GPT2LMHeadModel: either has a method `generate`
     tokenizer: Any
+    device: str  # where the network is
     ends: set  # the ids that end a text
     positions: int  # the most that the network has room for
     temperature: float  # that suits it
@@ -254,6 +255,6 @@ def load_writer(folder, name, GPT):
     model = (to_mingpt(reference, GPT) if GPT else reference).to(device)
     facts = {"model": name, "parameters": reference.num_parameters(), "weights": ", ".join(path.name for path in paths),
              "weights_sha256": ", ".join(map(file_digest, paths)), "backend": "mingpt" if GPT else "transformers",
-             "device": device}
-    return Writer(model, tokenizer, ends, reference.config.n_positions,
+             "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
+    return Writer(model, tokenizer, device, ends, reference.config.n_positions,
                   1.0 if generation.temperature is None else generation.temperature, facts)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from helpers import gpt2
 from helpers.cli import Unreachable, UserError
 from helpers.gpt2 import choose_gpt, load_writer, read_folder, to_mingpt
-from tests.tiny_gpt2 import BACKENDS, MINGPT, make_tiny, needs_mingpt, write
+from tests.tiny_gpt2 import BACKENDS, MINGPT, make_tiny, needs_mingpt, only_tokenizer_json, write
 
 BPE = Path(os.environ.get("GPT2_DIR") or Path(os.environ.get("IMDB_DIR", "nowhere"), "gpt2")).resolve()
 
@@ -129,15 +129,6 @@ def configured(name="config.json", **changes):
     return rewrite(name, lambda content: json.dumps(json.loads(content) | changes).encode())
 
 
-def only_tokenizer_json(folder):
-    """Save the tokenizer as transformers 5 does."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    for name in ("vocab.json", "merges.txt", "added_tokens.json"):
-        (folder / name).unlink(missing_ok=True)
-    tokenizer.save_pretrained(folder)
-    assert not (folder / "vocab.json").exists()
-
-
 def other_end(folder):
     """Give the end token another name, and say which it is among the generation's settings alone."""
     rewrite("vocab.json", lambda content: content.replace(b"<|endoftext|>", b"</s>"))(folder)
@@ -160,6 +151,10 @@ def resized(rows):
     return change
 
 
+def saved_as(dtype):
+    return lambda folder: GPT2LMHeadModel.from_pretrained(folder).to(dtype).save_pretrained(folder)
+
+
 def sharded(folder):
     model = GPT2LMHeadModel.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
@@ -176,21 +171,12 @@ def old_format(folder, without=None):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("change", [
     only_tokenizer_json, other_end, added_token, resized(304), resized(320), sharded, old_format,
+    saved_as(torch.float16), saved_as(torch.bfloat16),
     rewrite("merges.txt", lambda content: content.replace(b"\n", b"\r\n")),
     configured("generation_config.json", top_p=0.1, repetition_penalty=3.0, max_length=3, num_beams=2)])
 def test_writes_as_its_plain_twin_does(folder, writable, change, backend):
     change(writable)
     assert write(writable, backend) == write(folder, backend)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_read_into_float32(writable, tmp_path, dtype):
-    model = GPT2LMHeadModel.from_pretrained(writable).to(dtype)
-    model.save_pretrained(writable)
-    twin = Path(shutil.copytree(writable, tmp_path / "twin"))
-    model.float().save_pretrained(twin)
-    assert load_writer(writable, "tiny", None).model.dtype == torch.float32
-    assert write(writable, "transformers") == write(twin, "transformers")
 
 
 def test_tokenizer_of_as_many_tokens_as_gpt2_that_is_not_gpt2s(tmp_path):

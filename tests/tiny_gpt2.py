@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from generate_gpt2 import PREFIXES
 from helpers.gpt2 import choose_gpt, load_writer
@@ -21,7 +21,8 @@ def make_tiny(folder, **sizes):
     """Write a GPT-2 with random weights and a tokenizer of 300 tokens of its own; return its path."""
     torch.manual_seed(0)
     sizes = dict(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0) | sizes
-    GPT2LMHeadModel(GPT2Config(initializer_range=0.3, **sizes)).save_pretrained(folder)
+    model = GPT2LMHeadModel(GPT2Config(initializer_range=0.3, **sizes))
+    model.half().bfloat16().float().save_pretrained(folder)  # weights that half precision holds without loss
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator([*PREFIXES, "The name of this film is not what they should have given it."],
                                   vocab_size=300, min_frequency=1, special_tokens=["<|endoftext|>"],
@@ -29,6 +30,15 @@ def make_tiny(folder, **sizes):
     assert tokenizer.get_vocab_size() == 300
     tokenizer.save_model(str(folder))
     return folder
+
+
+def only_tokenizer_json(folder):
+    """Save a folder's tokenizer as transformers 5 does: in one file, and its settings."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name in ("vocab.json", "merges.txt", "added_tokens.json"):
+        (folder / name).unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+    assert not (folder / "vocab.json").exists()
 
 
 def write(folder, backend, seed=1):
