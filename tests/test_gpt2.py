@@ -209,6 +209,7 @@ def test_end_token_ends_the_text_and_is_not_shown(writable):
 @needs_mingpt
 @pytest.mark.skipif(not BPE.is_dir(), reason="no tokenizer of GPT-2: set GPT2_DIR, or IMDB_DIR with gpt2/ in it")
 def test_tokenizer_of_gpt2_equals_that_of_mingpt(tmp_path):
+    pytest.importorskip("requests")  # of which minGPT's tokenizer is in need
     folder = make_tiny(tmp_path / "gpt2", vocab_size=50257, n_embd=8, eos_token_id=50256)
     shutil.copy(BPE / "encoder.json", folder / "vocab.json")
     shutil.copy(BPE / "vocab.bpe", folder / "merges.txt")
