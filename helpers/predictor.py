@@ -11,7 +11,8 @@ from helpers.batches import BucketLoader, ReviewSet, predict_logits
 from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
 from helpers.ngrams import ORDERS, NgramTable
-from helpers.reviews import Reviews, tokenize
+from helpers.reviews import Reviews
+from helpers.tokens import tokenize
 from models import MyTransformer
 
 MODEL = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"
@@ -108,12 +109,12 @@ class Predictor:
 
 
 def as_reviews(texts):
-    """Tokenize texts into a `reviews.Reviews`, whose labels, movies and parts mean nothing."""
+    """Tokenize texts into a `reviews.Reviews`, whose other fields mean nothing."""
     return unlabelled(*tokenize(texts))
 
 
 def unlabelled(words, tokens, starts):
-    """Return tokens as `reviews.tokenize` gives them as a `reviews.Reviews`, whose labels, movies, parts mean nothing."""
+    """Return tokens as `reviews.tokenize` gives them as a `reviews.Reviews`, whose other fields mean nothing."""
     nothing = np.zeros(len(starts) - 1, np.int64)
     return Reviews(words, tokens, starts, labels=nothing, movies=nothing, test=nothing.astype(bool),
                    duplicate=nothing.astype(bool), digest="")
