@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from helpers import cli
-from helpers.cli import Parser, Unreachable, UserError, add_data_options, number, run_command
 
 SENTENCE = "the archive is damaged; delete it."
 STOPPED = "stopped by Ctrl-C; nothing was left half-written."
@@ -18,8 +18,8 @@ STOPPED = "stopped by Ctrl-C; nothing was left half-written."
 
 @pytest.mark.parametrize(("error", "code", "expected"), [
     (None, 0, ""),
-    (UserError(SENTENCE), 2, SENTENCE),
-    (Unreachable(SENTENCE), 2, SENTENCE),
+    (cli.UserError(SENTENCE), 2, SENTENCE),
+    (cli.Unreachable(SENTENCE), 2, SENTENCE),
     (KeyboardInterrupt(), 130, STOPPED),
     (OSError("odd"), 2, "a file: odd; mend that and run again."),
     (OSError(errno.ENOSPC, "No space left"), 2, "a file: No space left; mend that and run again."),
@@ -32,7 +32,7 @@ def test_command_ends_with_one_sentence_and_a_code(capsys, error, code, expected
         if error:
             raise error
     try:
-        run_command(main)
+        cli.run_command(main)
         found = 0
     except SystemExit as stop:
         found = stop.code
@@ -42,7 +42,7 @@ def test_command_ends_with_one_sentence_and_a_code(capsys, error, code, expected
 def test_bug_keeps_its_traceback():
     """Only what the user can mend is put into a sentence."""
     with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 / 0)
+        cli.run_command(lambda: 1 / 0)
 
 
 def test_ctrl_c_as_the_shell_sees_it(tmp_path):
@@ -64,20 +64,37 @@ def test_ctrl_c_as_the_shell_sees_it(tmp_path):
     (int, "1", 1), (int, "99", 99), (float, "1e1", 10.0), (int, "0", None), (int, "100", None), (int, "2.5", None),
     (float, "nan", None), (float, "inf", None), (float, "-inf", None), (float, "many", None), (int, "", None)])
 def test_number_is_of_its_kind_and_between_its_limits(kind, text, expected):
-    parser = Parser()
-    parser.add_argument("--size", type=number(kind, 1, 100))
+    parser = cli.Parser()
+    parser.add_argument("--size", type=cli.number(kind, 1, 100))
     if expected is None:
-        with pytest.raises(UserError, match=f"--size: .*{text}.*--help"):
+        with pytest.raises(cli.UserError, match=f"--size: .*{text}.*--help"):
             parser.parse_args([f"--size={text}"])
     else:
         assert parser.parse_args([f"--size={text}"]).size == expected
 
 
+@dataclass
+class Settings:
+    epochs: int = cli.setting(5, "passes over the reviews", type=cli.number(int, 1))
+    max_len: int = cli.setting(500, "tokens of a review", type=int, choices=[400, 500])
+    schedule: str = cli.setting("constant", "of the learning rate")
+
+
+def test_settings_are_options_with_their_defaults_in_the_help():
+    parser = cli.Parser()
+    args, given = cli.parse_with_settings(parser, ["--max-len", "400"], Settings)
+    assert given == vars(args) == {"max_len": 400}
+    assert (Settings().epochs, Settings().schedule) == (5, "constant")
+    text = " ".join(parser.format_help().split())
+    assert "passes over the reviews (default: 5)" in text
+    assert "--schedule" not in text
+
+
 @pytest.mark.parametrize("argv", [["--device", "tpu"], ["--data", "x"], ["--data-dir"], ["more"]])
 def test_wrong_options_are_user_errors(argv):
     """An abbreviated one too: it could mean another option in the next version."""
-    parser = Parser()
-    add_data_options(parser)
+    parser = cli.Parser()
+    cli.add_data_options(parser)
     assert vars(parser.parse_args([])) == {"data_dir": None, "cache_dir": ".cache", "device": "auto"}
-    with pytest.raises(UserError, match="--help"):
+    with pytest.raises(cli.UserError, match="--help"):
         parser.parse_args(argv)

@@ -75,30 +75,46 @@ def test_folder_of_only_one_process_is_refused_to_a_second_where_the_disk_knows_
             pass
 
 
-@pytest.mark.parametrize(("write", "read", "step"), [
-    (files.write_arrays, lambda path: files.read_arrays(path, ["a", "b"]), 1),
-    (files.write_torch, files.read_torch, 5)], ids=["arrays", "torch"])
-def test_damaged_file_is_never_taken_for_a_good_one(tmp_path, capsys, write, read, step):
-    """Cut anywhere, or with a byte flipped, where a checksum is all that can tell; or a web page in its place."""
-    path, numbers = tmp_path / "b.npz", {"a": torch.arange(40), "b": torch.linspace(0, 1, 30)}
-    with contextlib.suppress(FileNotFoundError):
-        assert read(path) is None, "an absent one is not damaged"
-    write(path, numbers)
-    content, refused = path.read_bytes(), 0
+def damaged(content, step):
+    """Return a file's content cut, and with every `step`th byte flipped, as only a checksum tells; and a page."""
     cut = [content[:size] for size in (0, 1, 100, len(content) // 2, -100, -22, -1)]
     flipped = [content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1:] for i in range(0, len(content), step)]
-    for damaged in [content, *cut, b"<html>no space left</html>", *flipped]:
-        path.write_bytes(damaged)
-        try:
-            found = read(path)
-        except Exception:  # `read_torch` says that any may come
-            found = None
-        assert found is not None or damaged != content
-        assert found is None or all(np.array_equal(found[name], numbers[name]) for name in numbers)
+    return [*cut, b"<html>no space left</html>", *flipped]
+
+
+def test_cached_arrays_are_made_once_for_a_key_and_again_when_damaged(tmp_path, capsys):
+    arrays = {"a": np.arange(40), "b": np.array(["x", "été"])}
+    make = Mock(return_value=arrays)
+
+    def load(key, cache=tmp_path / "cache"):
+        found = files.cached_arrays(cache, "numbers", key, list(arrays), make)
+        assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+        return make.call_count
+    assert [load(key) for key in (["x", 1], ["x", 1], ["x", 2], ["x", 1])] == [1, 1, 2, 2]
+    assert load(["x", 1], tmp_path / "other") == 3
+    assert capsys.readouterr().err == ""
+    (path,) = (tmp_path / "other").iterdir()
+    versions = damaged(path.read_bytes(), 2)
+    for content in versions:
+        path.write_bytes(content)
+        load(["x", 1], tmp_path / "other")
+    assert make.call_count - 3 > len(versions) / 2
+    assert capsys.readouterr().err == f"{path} is damaged and is made again.\n" * (make.call_count - 3)
+
+
+def test_damaged_torch_file_is_refused(tmp_path):
+    path, numbers, refused = tmp_path / "b.pt", torch.arange(40), 0
+    files.write_torch(path, numbers)
+    assert files.read_torch(path).equal(numbers)
+    versions = damaged(path.read_bytes(), 3)
+    for content in versions:
+        path.write_bytes(content)
+        found = None
+        with contextlib.suppress(Exception):  # any may come
+            found = files.read_torch(path)
+        assert found is None or found.equal(numbers)
         refused += found is None
-    assert refused > len(flipped) / 2
-    if read is not files.read_torch:
-        assert capsys.readouterr().err == f"{path} is damaged and is made again.\n" * refused
+    assert refused > len(versions) / 2
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])

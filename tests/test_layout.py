@@ -19,7 +19,8 @@ def imports(path):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name for name in names if Path(ROOT, *name.split(".")).with_suffix(".py").exists()} or {node.module}
+            modules = {name for name in names if Path(ROOT, *name.split(".")).with_suffix(".py").exists()}
+            found |= modules or {node.module}
     return found
 
 

@@ -1,21 +1,25 @@
-"""From the archive to tokens, beside plain loops and spaCy alone: reading, digest, cache, download, and damage."""
+"""From the archive to tokens, beside plain loops and spaCy alone: source, reading, digest, cache, and damage."""
 
 import gzip
 import hashlib
 import itertools
 import os
 import tarfile
+import zipfile
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import spacy
+from torch.nn import functional as F
 
-from helpers import reviews
+from helpers import archive, reviews
+from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_source
 from helpers.cli import Unreachable, UserError
-from helpers.reviews import find_source, keep, load_reviews, read_reviews, tokenize
+from helpers.reviews import keep, load_reviews, read_reviews
+from helpers.tokens import plain_text, tokenize
 from models import MyTransformer
-from sentiment_analysis import Settings, load_imdb_data, make_optimizer, train_epoch
+from sentiment_analysis import Settings, load_imdb_data, make_optimizer
 from tests.toy import write_archive_folder, write_tar
 
 SPACY = spacy.blank("en").tokenizer
@@ -34,8 +38,8 @@ MANY = [f"don't{i} x{i}-y ({i})" for i in range(4000)]  # 12,000 distinct pieces
 
 
 def spacy_words(text):
-    """Return a text's tokens from spaCy alone, less those of white space."""
-    return [token.text.lower() for token in SPACY(text.replace("<br />", " ")) if not token.is_space]
+    """Return the tokens of a text's plain form from spaCy alone, less those of white space."""
+    return [token.text.lower() for token in SPACY(plain_text(text)) if not token.is_space]
 
 
 def texts_of(words, tokens, starts):
@@ -87,14 +91,23 @@ def test_reviews_are_the_files_in_sorted_order_whatever_the_path_and_the_text(tm
     assert read_reviews(folder, unsup).digest != digest
 
 
-def test_order_and_links_in_an_archive_do_not_matter(toy_archive):
-    """A repacked archive may hold anything; a link out of it is not a review."""
-    repacked, link = toy_archive.with_name("test_pos_unsup.tar.gz"), tarfile.TarInfo("aclImdb/train/pos/0_10.txt")
+def test_packing_and_order_and_what_else_is_there_do_not_matter(toy_folder, toy_archive, tmp_path):
+    """A link out of an archive is not a review, nor is a file of another name."""
+    link = tarfile.TarInfo("aclImdb/train/pos/0_10.txt")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with tarfile.open(toy_archive) as old, tarfile.open(repacked, "w:gz") as new:
+    with tarfile.open(toy_archive) as old, tarfile.open(tmp_path / "test_pos_unsup.tgz", "w:gz") as new:
         for member in [*reversed(old.getmembers()), link]:
             new.addfile(member, old.extractfile(member) if member.isfile() else None)
-    assert same(read_reviews(repacked, unsup=True), read_reviews(toy_archive, unsup=True))
+    with tarfile.open(tmp_path / "plain.tar", "w") as tar, zipfile.ZipFile(tmp_path / "packed.zip", "w") as windows:
+        tar.add(toy_folder, arcname=".")
+        for path in toy_folder.rglob("*.txt"):
+            windows.write(path, f"a\\aclImdb\\{path.relative_to(toy_folder)}".replace("/", "\\"))
+    expected = read_reviews(toy_archive, unsup=True)
+    for name in (b"notes.txt", b"-1_8.txt", b"._0_9.txt", b"0\xff_9.txt", b"\xff.txt", b"0_9.txt.bak"):
+        (toy_folder / "train" / "pos" / os.fsdecode(name)).write_bytes(b"\xff")
+    write_tar(toy_folder, tmp_path / "more.tar.gz")
+    for source in ("test_pos_unsup.tgz", "plain.tar", "packed.zip", "more.tar.gz", toy_folder):
+        assert same(read_reviews(tmp_path / source, unsup=True), expected)
 
 
 def test_duplicates_are_test_reviews_whose_tokens_are_to_be_trained_on(toy_folder):
@@ -109,6 +122,17 @@ def test_duplicates_are_test_reviews_whose_tokens_are_to_be_trained_on(toy_folde
         assert kept.test.all()
         for name in ("labels", "movies", "test", "duplicate"):
             assert np.array_equal(getattr(kept, name), getattr(data, name)[data.duplicate])
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("“It’s” – ‘so’ — 5′ 6″", "\"It's\" - 'so' - 5' 6\""), ("\x93It\x92s\x94 \x96 so", "\"It's\" - so"),
+    ("``so''", "''so''"), ("a -- b---c", "a - b-c"), ("a<br />b<BR>c< /br >d<br class='x'>e", "a b c d e"),
+    ("<bro> & <b>", "<bro> & <b>"),
+    ("&quot;a&quot; &#39;b&#x27; &amp;lt;br&amp;gt; R&D;", "\"a\" 'b'   R&D;"), ("＜ｂｒ＞ﬁlm Ⅳ ２", " film IV 2"),
+    ("cafe\u0301 ÀÉ 😀 İ", "café ÀÉ 😀 İ"), ("in\u00advi\u200bsi\ufeffble\u200d", "invisible"), ("", "")])
+def test_plain_form_is_the_same_for_all_writings(text, expected):
+    assert plain_text(text) == expected
+    assert plain_text(expected) == expected
 
 
 @pytest.mark.parametrize("texts", [TEXTS, [], [""], ["", " ", ""], MANY], ids=["texts", "none", "one", "three", "many"])
@@ -160,30 +184,48 @@ def test_cache_follows_the_content(toy_folder, toy_archive, tmp_path):
         load_reviews(toy_folder, cache, digest="0" * 64)  # unverified ones must not do
 
 
-def test_folder_comes_before_archive_and_neither_is_refused(toy_folder, toy_archive, tmp_path):
-    assert find_source(toy_folder.parent) == toy_folder
-    assert find_source(toy_archive.parent) == toy_archive
-    write_archive_folder(toy_archive.parent / "aclImdb")
-    assert find_source(toy_archive.parent) == toy_archive.parent / "aclImdb"
-    with pytest.raises(UserError, match=f"{tmp_path}.*{reviews.ARCHIVE_URL}"):
-        find_source(tmp_path, may_download=False)
+def test_source_is_the_folder_or_the_archive_that_a_place_is_or_holds(toy_folder, toy_archive, tmp_path):
+    for place in (toy_folder, toy_folder.parent):
+        assert find_source(place) == toy_folder
+    for place in (toy_archive, toy_archive.parent):
+        assert find_source(place) == toy_archive
+    write_archive_folder(toy_archive.parent / "aclImdb" / "aclImdb")
+    assert find_source(toy_archive.parent) == toy_archive.parent / "aclImdb" / "aclImdb", "folder before archive"
+    (tmp_path / "aclImdb.zip").touch()
+    (tmp_path / "aclImdb.txt").touch()
+    assert find_source(tmp_path) == tmp_path / "aclImdb.zip"
+    with pytest.raises(UserError, match="other.zip is not there"):
+        find_source(tmp_path / "other.zip")
 
 
 def test_archive_is_downloaded_and_verified(toy_archive, server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     content = toy_archive.read_bytes()
     server.files["/aclImdb_v1.tar.gz"] = content
-    monkeypatch.setattr(reviews, "ARCHIVE_URL", server.url + "/aclImdb_v1.tar.gz")
+    monkeypatch.setattr(archive, "ARCHIVE_URL", server.url + "/aclImdb_v1.tar.gz")
     with pytest.raises(UserError):
-        find_source(tmp_path / "data")
-    assert not list((tmp_path / "data").iterdir())
-    monkeypatch.setattr(reviews, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
+        find_source()
+    assert not list((tmp_path / ".data").iterdir())
+    monkeypatch.setattr(archive, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
     for _ in range(2):
-        assert find_source(tmp_path / "data").read_bytes() == content
+        assert find_source().read_bytes() == content
     assert len(server.asked) == 2
-    monkeypatch.setattr(reviews, "ARCHIVE_URL", server.url + "/gone.tar.gz")
+    monkeypatch.setattr(archive, "ARCHIVE_URL", server.url + "/gone.tar.gz")
     with pytest.raises(Unreachable, match="--data-dir"):
-        find_source(tmp_path / "elsewhere")
+        choose_source(tmp_path / "elsewhere", sample=False)
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_sample_serves_where_it_is_wanted_or_nothing_else_is_there(monkeypatch, tmp_path, capsys, server):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(archive, "ARCHIVE_URL", server.url)
+    assert choose_source(None, sample=True) == choose_source(None, sample=False) == SAMPLE_DIR
+    assert capsys.readouterr().out.count("SAMPLE") == 2
+    assert (expected_digest(SAMPLE_DIR), expected_digest(tmp_path)) == (None, archive.CONTENT_SHA256)
+    monkeypatch.setattr(archive, "SAMPLE_DIR", tmp_path / "sample_reviews")
+    for sample, message in ((True, "sample_reviews"), (False, server.url)):
+        with pytest.raises(UserError, match=message):
+            choose_source(None, sample)
 
 
 # Damage
@@ -211,23 +253,24 @@ def test_archive_with_flipped_bytes_is_refused_or_its_reviews_are_unharmed(toy_a
 
 def test_folder_without_all_of_its_parts_is_refused(toy_folder):
     next((toy_folder / "test" / "pos").iterdir()).unlink()
-    assert "18 in test/neg, 17 in test/pos" in refused(toy_folder, reviews.CONTENT_SHA256)
+    assert "18 in test/neg, 17 in test/pos" in refused(toy_folder, archive.CONTENT_SHA256)
     (toy_folder / "train" / "neg").rename(toy_folder / "moved")
     assert "train/neg" in refused(toy_folder)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 @pytest.mark.parametrize(("name", "content"), [
-    ("urls_pos.txt", b"http://www.imdb.com/title/tt1/usercomments\n"), ("urls_pos.txt", b""),
-    ("pos/notes.txt", b"not a review"), ("pos/-1_8.txt", b"which line is that"), ("pos/0_8.txt", b"caf\xe9 au lait"),
-    (b"pos/0\xff_9.txt", b""), (b"pos/\xff.txt", b"")])
+    ("urls_pos.txt", b"http://www.imdb.com/title/tt1/usercomments\n"), ("urls_pos.txt", b""), ("urls_pos.txt", None),
+    ("pos/18_8.txt", b"of no movie"), ("pos/0_8.txt", b"caf\xe9 au lait")])
 def test_damaged_content_is_refused(toy_folder, tmp_path, name, content, packed):
-    (toy_folder / "train" / os.fsdecode(name)).write_bytes(content)
+    (toy_folder / "train" / name).write_bytes(content or b"")
+    if content is None:
+        (toy_folder / "train" / name).unlink()
     refused(write_tar(toy_folder, tmp_path / "packed.tar.gz") if packed else toy_folder)
 
 
 @pytest.mark.parametrize(("name", "kind", "size", "message"), [
-    ("test/neg/18_1.txt", tarfile.REGTYPE, reviews.LONGEST_FILE + 1, "10,000,001 bytes (test/neg/18_1.txt)"),
+    ("test/neg/18_1.txt", tarfile.REGTYPE, archive.LONGEST_FILE + 1, "test/neg/18_1.txt has 10,000,001 bytes"),
     ("imdb.vocab", tarfile.REGTYPE, 2**24, "more than 1,000,000 bytes"),
     ("imdb.vocab", tarfile.REGTYPE, 2**60, "more than 1,000,000 bytes"),
     ("imdb.vocab", tarfile.GNUTYPE_LONGNAME, 2**24, "a part of it has 16,777,216 bytes"),
@@ -235,7 +278,7 @@ def test_damaged_content_is_refused(toy_folder, tmp_path, name, content, packed)
 def test_member_that_is_or_says_it_is_too_large_is_refused_unread(
         toy_archive, tmp_path, monkeypatch, name, kind, size, message):
     """tarfile alone would fill the memory with a header of any length, and unzip to the end of any member."""
-    monkeypatch.setattr(reviews, "LARGEST_ARCHIVE", 10**6)
+    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 10**6)
     member, damaged = tarfile.TarInfo(f"aclImdb/{name}"), tmp_path / "damaged.tar.gz"
     member.type, member.size = kind, size
     content = bytes(size if size < 2**30 else 0) + gzip.decompress(toy_archive.read_bytes())
@@ -247,10 +290,22 @@ def test_member_that_is_or_says_it_is_too_large_is_refused_unread(
     assert 0 <= min(asked) <= max(asked) <= 10**6
 
 
+@pytest.mark.parametrize(("sizes", "message"), [
+    ([10**7 + 1], "0_9.txt has 10,000,001 bytes"), ([400_000] * 3, "all files 1,200,000")])
+def test_zip_bomb_is_refused_unread(tmp_path, monkeypatch, sizes, message):
+    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 10**6)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for i, size in enumerate(sizes):
+            bomb.writestr(f"train/pos/{i}_9.txt", bytes(size))
+    with patch.object(zipfile.ZipFile, "read", side_effect=lambda info: bytes(info.file_size)) as read:
+        assert message in refused(tmp_path / "bomb.zip")
+    assert read.call_count == len(sizes) - 1
+
+
 @pytest.mark.skipif("IMDB_DIR" not in os.environ, reason="no real data: set IMDB_DIR to the archive's folder")
 def test_all_of_imdb(tmp_path):
     """All 50,000 reviews load, digest and counts are right, and 40 training steps lower the loss."""
-    source = find_source(os.environ["IMDB_DIR"], may_download=False)
+    source = find_source(os.environ["IMDB_DIR"])
     train_set, valid_set, test_set, train_loader, valid_loader, _, vocab, pad_id = load_imdb_data(
         source=source, cache_dir=tmp_path)
     assert (len(train_set) + len(valid_set), len(test_set)) == (25_000, 25_000)
@@ -263,12 +318,17 @@ def test_all_of_imdb(tmp_path):
     assert vocab.vectors.any(dim=1).float().mean() > 0.95
     assert max(ids.shape[1] for ids, _ in valid_loader) == 500
 
-    data = load_reviews(source, tmp_path, digest=reviews.CONTENT_SHA256)
+    data = load_reviews(source, tmp_path, digest=archive.CONTENT_SHA256)
     lengths = np.diff(data.starts)
     assert np.unique(data.movies[~data.test]).size == 3456
     assert (lengths.mean(), np.median(lengths)) == (pytest.approx(268, abs=1), pytest.approx(201, abs=1))
 
-    model, batches = MyTransformer(vocab, 500, 1), iter(train_loader)
-    optimizer = make_optimizer(model, Settings(lr=1e-3), 40)
-    first, second = (train_epoch(model, itertools.islice(batches, 20), *optimizer, "") for _ in range(2))
-    assert second < first - 0.01
+    model, losses = MyTransformer(vocab, 500, 1), []
+    optimizer, _ = make_optimizer(model, Settings(lr=1e-3), 40)
+    for ids, targets in itertools.islice(train_loader, 40):
+        loss = F.binary_cross_entropy_with_logits(model(ids).squeeze(1), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[20:]) < sum(losses[:20]) - 0.2
