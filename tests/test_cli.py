@@ -1,4 +1,4 @@
-"""How a command ends, and what it takes for a number."""
+"""How a command ends, and how it reads its options."""
 
 import errno
 import os

@@ -290,10 +290,10 @@ def test_member_that_is_or_says_it_is_too_large_is_refused_unread(
     assert 0 <= min(asked) <= max(asked) <= 10**6
 
 
-@pytest.mark.parametrize(("sizes", "message"), [
-    ([10**7 + 1], "0_9.txt has 10,000,001 bytes"), ([400_000] * 3, "all files 1,200,000")])
-def test_zip_bomb_is_refused_unread(tmp_path, monkeypatch, sizes, message):
-    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 10**6)
+@pytest.mark.parametrize(("limit", "sizes", "message"), [
+    (10**9, [10**7 + 1], "0_9.txt has 10,000,001 bytes"), (10**6, [400_000] * 3, "all files 1,200,000")])
+def test_zip_bomb_is_refused_unread(tmp_path, monkeypatch, limit, sizes, message):
+    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", limit)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
         for i, size in enumerate(sizes):
             bomb.writestr(f"train/pos/{i}_9.txt", bytes(size))
