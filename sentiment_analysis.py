@@ -199,8 +199,8 @@ def plot_losses(metrics, path):
 
 def parse_args(argv):
     """Return the options of a run, and the settings that were given: a dict from field of Settings to value."""
-    parser = Parser(description=__doc__.partition("\n")[0], epilog="Other commands, each with a --help of its own: "
-                    + ", ".join(COMMANDS))
+    parser = Parser(description="Train the transformer on the IMDB reviews and test it.",
+                    epilog=f"Other commands, each with a --help of its own: {', '.join(COMMANDS)}.")
     add_data_options(parser)
     parser.add_argument("--preset", choices=PRESETS, default="required", help="settings to start from (default: "
                         "%(default)s)")

@@ -6,7 +6,6 @@ again, so the n-grams that the word is part of are erased with it. Effects need 
 """
 
 import html
-import sys
 import unicodedata
 import warnings
 from pathlib import Path
@@ -15,7 +14,7 @@ from string import Template
 import numpy as np
 import torch
 
-from helpers.cli import UserError
+from helpers.cli import UserError, note
 from helpers.files import whole_file, write_text
 from helpers.predictor import classify, unlabelled
 
@@ -70,11 +69,11 @@ def write_explanations(predictor, reviews, paths):
     if len(words) <= min(ATTENTION, predictor.settings["max_len"]):
         weights = attention_weights(predictor, reviews)
     for path in paths:
-        if Path(path).suffix == ".html":
+        if Path(path).suffix.lower() == ".html":
             write_text(path, make_page(words, effects, weights, title))
         else:
             draw_picture(path, words, effects, weights, title)
-        print(f"note: {path} shows why", file=sys.stderr)  # standard output is for answers
+        note(f"{path} shows why")
 
 
 def shades(effects):
