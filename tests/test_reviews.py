@@ -112,9 +112,10 @@ def test_packing_and_order_and_what_else_is_there_do_not_matter(toy_folder, toy_
 
 def test_duplicates_are_test_reviews_whose_tokens_are_to_be_trained_on(toy_folder):
     """And `keep` keeps them alone."""
-    for name in ("test/pos/0", "test/neg/4", "train/unsup/3", "train/neg/7"):
+    for name, word in {"test/neg/4": "twice", "train/neg/7": "Twice", "test/pos/0": "once", "train/unsup/3": "once",
+                       "test/pos/1": "never", "test/pos/2": "never"}.items():
         (path,) = toy_folder.glob(name + "_*.txt")
-        path.write_text("Known " + ("twice" if "neg" in name else "once"), encoding="utf-8")
+        path.write_text(f"known {word}", encoding="utf-8")
     for unsup, expected in ((False, [["known", "twice"]]), (True, [["known", "twice"], ["known", "once"]])):
         data = read_reviews(toy_folder, unsup)
         kept = keep(data, data.duplicate)
@@ -178,8 +179,9 @@ def test_cache_follows_the_content(toy_folder, toy_archive, tmp_path):
     packed = load_reviews(toy_archive, cache)
     write_tar(toy_folder, toy_archive)
     assert load_reviews(toy_archive, cache).digest == changed.digest != packed.digest
-    assert len(load_reviews(toy_folder, cache, unsup=True).labels) == 90
-    assert len(load_reviews(toy_folder, cache).labels) == 72
+    for source in (toy_folder, toy_archive):
+        assert len(load_reviews(source, cache, unsup=True).labels) == 90
+        assert len(load_reviews(source, cache).labels) == 72
     with pytest.raises(UserError):
         load_reviews(toy_folder, cache, digest="0" * 64)  # unverified ones must not do
 
