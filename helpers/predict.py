@@ -94,9 +94,9 @@ def main(argv):
     args = parse_args(argv)
     table = read_table(args.file, args.texts)
     column, label_column = choose_columns(table, args.column)
-    plain = pd.Series(list(map(plain_text, table[column])), table.index, dtype=object)
+    plain = pd.Series([" ".join(plain_text(text).split()) for text in table[column]], table.index, dtype=object)
     if not args.texts:
-        blank = plain.str.strip() == ""
+        blank = plain == ""
         if blank.any() and not blank.all():
             note(f"{blank.sum()} blank texts were left out")
         plain = plain[~blank]
@@ -108,9 +108,10 @@ def main(argv):
         raise UserError(f"--explain takes one text, not {len(plain)}; put it in quotes.")
 
     predictor = Predictor(args.model)
-    reviews = as_reviews(plain)
+    place, distinct = pd.factorize(plain)  # each text is answered once, in whatever ways it is written
+    reviews = as_reviews(distinct)
     known = known_shares(predictor, reviews)
-    notes = find_notes(predictor, reviews, known)
+    notes = [(message, concerned[place]) for message, concerned in find_notes(predictor, reviews, known)]
     if predictor.data == "SAMPLE":
         note("the network was trained on the SAMPLE and has a small vocabulary")
     for message, concerned in notes:
@@ -119,13 +120,14 @@ def main(argv):
             shown = numbers if len(numbers) <= 10 else [*numbers[:10], "…"]
             note(f"{message}: text {', '.join(shown)}")
 
-    answers = pd.DataFrame(map(classify, predictor.logits(reviews)), plain.index, ["label", "probability"])
+    logits = predictor.logits(reviews)[place]
+    answers = pd.DataFrame(map(classify, logits), plain.index, ["label", "probability"])
     if args.out:
         write_table(args.out, table, answers)
     else:
         for i, (number, label, probability) in enumerate(answers.itertuples()):
             text = table.at[number, column]
-            answer = {"text": text, "label": label, "probability": probability, "known": known[i]}
+            answer = {"text": text, "label": label, "probability": probability, "known": known[place[i]]}
             messages = [message for message, concerned in notes if concerned[i]]
             if messages:
                 answer["note"] = "; ".join(messages)

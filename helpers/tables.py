@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -35,9 +36,11 @@ def read_table(path, texts):
         raise UserError(f"line {line} is not UTF-8 text; save the file as UTF-8.") from error
     if not from_stdin and (separator := SEPARATORS.get(Path(path).suffix.lower())):
         try:
-            table = pd.read_csv(io.StringIO(text), sep=separator, dtype=object, keep_default_na=False,
-                                index_col=False)
-        except ValueError as error:  # of pandas' parser
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # pandas would lose fields of a row that is longer than the header
+                table = pd.read_csv(io.StringIO(text), sep=separator, dtype=object, keep_default_na=False,
+                                    index_col=False)
+        except (ValueError, pd.errors.ParserWarning) as error:
             raise UserError(f"{path} is not a table ({' '.join(str(error).split())}); mend it.") from error
         return table.set_axis(range(1, len(table) + 1))
     lines = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
