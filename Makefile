@@ -13,13 +13,13 @@ test: .venv/ready-dev
 	.venv/bin/python -m pytest
 
 fuzz: .venv/ready-dev
-	.venv/bin/python -m pytest -m slow tests/test_fuzz.py tests/test_checkpoint.py tests/test_explain.py
+	.venv/bin/python -m pytest -m slow tests
 
 report: .venv/ready-dev
 	.venv/bin/python -m report.build
 
 submission: .venv/ready-dev
-	.venv/bin/python make_submission.py --name "$$NAME" --cse "$$CSE" --id "$$ID"
+	.venv/bin/python -m report.submission --name "$$NAME" --cse "$$CSE" --id "$$ID"
 
 bench: .venv/ready-dev
 	.venv/bin/pip install --quiet fasttext-numpy2-wheel
@@ -27,13 +27,16 @@ bench: .venv/ready-dev
 	    .venv/bin/python -m benchmarks.$$name --data-dir $(DATA) || exit; done
 	.venv/bin/python -m benchmarks.generation
 
-.venv/ready: requirements.txt
+# Without a GPU, torch's CPU build, where it is to be had, saves gigabytes of CUDA libraries.
+.venv/ready: requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -r requirements.txt
+	command -v nvidia-smi || .venv/bin/pip install -c constraints.txt --no-deps --retries 1 torch \
+	    --extra-index-url https://download.pytorch.org/whl/cpu
+	.venv/bin/pip install -c constraints.txt -r requirements.txt
 	touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt
-	.venv/bin/pip install -r requirements-dev.txt
+	.venv/bin/pip install -c constraints.txt -r requirements-dev.txt
 	touch $@
 
 .PHONY: sentiment test fuzz report submission bench

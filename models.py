@@ -72,7 +72,7 @@ class MyLayerNorm(nn.Module):
         mean = (x * real).sum(dim=(1, 2), keepdim=True) / n  # (B, 1, 1)
         centred = (x - mean) * real  # (B, T, d)
         var = centred.square().sum(dim=(1, 2), keepdim=True) / n  # (B, 1, 1)
-        return torch.addcmul(self.beta[:T], self.gamma[:T], centred * torch.rsqrt(var + self.eps))
+        return self.gamma[:T] * centred / torch.sqrt(var + self.eps) + self.beta[:T]
 
 
 class MyTransformerBlock(nn.Module):

@@ -1,21 +1,17 @@
 """Train the transformer of `models.py` on the IMDB reviews and report its test accuracy.
 
     python sentiment_analysis.py                        the required setting: 1 block, 5 epochs, learning rate 1e-4
-    python sentiment_analysis.py --preset bonus         n-gram channels beside the word vectors, labels only
-    python sentiment_analysis.py --preset bonus-unsup   and the 50,000 unlabelled reviews as well
-    python sentiment_analysis.py --sample               a few hundred short reviews, without network
-    python sentiment_analysis.py evaluate --run runs/required
+    python sentiment_analysis.py --preset bonus         n-gram channels beside the word vectors
     python sentiment_analysis.py predict "A film to fall asleep in."
 
-A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. One that was interrupted goes on after its last
-whole epoch when its command is given again with `--resume`. README.md says what accuracy to expect and in what time.
+A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.md has all commands, and what accuracy to
+expect in what time.
 """
 
-import argparse
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +22,12 @@ from tqdm import tqdm
 from helpers import evaluate, predict
 from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits, split_by_movie
 from helpers.checkpoint import Checkpoint, run_identity
-from helpers.cli import Parser, Unreachable, UserError, add_data_options, number, run_command
+from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
 from helpers.evaluate import compute_metrics, print_test, test_metrics
 from helpers.files import only_process, whole_file, write_text
 from helpers.ngrams import load_channels
 from helpers.predictor import build_model, save_model
-from helpers.reviews import SAMPLE_DIR, expected_digest, find_source, load_reviews, sample_source
+from helpers.reviews import SAMPLE_DIR, choose_source, expected_digest, find_source, load_reviews
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory
 
 
@@ -39,32 +35,30 @@ from helpers.runtime import choose_device, describe_machine, keep_freed_memory
 class Settings:
     """Settings of a run; the defaults are the exercise's."""
 
-    blocks: int = 1  # transformer blocks
-    epochs: int = 5  # passes over the training reviews
-    lr: float = 1e-4  # Adam's learning rate, the highest one with the one-cycle schedule
-    batch_size: int = 32  # reviews in a batch
-    max_len: int = 500  # tokens of a review that the network reads
-    dropout: float = 0.1  # dropout of the attention's output
-    freeze: bool = False  # keep GloVe's vectors as they are
-    min_freq: int = 10  # how often a word must occur in the training reviews to be in the vocabulary
-    glove_dim: int = 50  # features of a word vector
-    valid_share: float = 0.2  # of the training reviews that are held out to validate
-    schedule: str = "constant"  # of the learning rate: "constant" or "one-cycle"
-    input_dropout: float = 0.0  # dropout of the word vectors
-    both_ends: bool = False  # read the beginning and the end of a longer review, not the beginning alone
-    ngrams: str | None = None  # n-gram channels, counted on the "labels", or on "unsup" as well: unlabelled reviews
+    blocks: int = setting(1, "transformer blocks", type=number(int, 1))
+    epochs: int = setting(5, "passes over the training reviews", type=number(int, 1))
+    lr: float = setting(1e-4, "Adam's learning rate, or the highest one of a schedule", type=number(float, 1e-12))
+    batch_size: int = setting(32, "reviews in a batch", type=number(int, 1))
+    max_len: int = setting(500, "tokens of a review that the network reads", type=number(int, 1))
+    dropout: float = setting(0.1, "dropout of the attention's output", type=number(float, 0, 1))
+    freeze: bool = setting(False, "keep GloVe's vectors as they are", action="store_true")
+    min_freq: int = setting(10, "how often a word occurs at least to be in the vocabulary", type=number(int, 1))
+    glove_dim: int = setting(50, "features of a word vector", type=int, choices=GLOVE_DIMS)
+    # of the presets alone, not of the command line
+    valid_share: float = setting(0.2, "share of the training reviews that is held out to validate")
+    schedule: str = setting("constant", 'of the learning rate: "constant" or "one-cycle"')
+    input_dropout: float = setting(0.0, "dropout of the word vectors")
+    both_ends: bool = setting(False, "read beginning and end of a longer review, not the beginning alone")
+    ngrams: str | None = setting(None, 'n-gram channels counted on the "labels", or on unlabelled reviews too: "unsup"')
 
 
 REQUIRED = Settings()
 BONUS = Settings(epochs=3, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05, schedule="one-cycle",
                  input_dropout=0.6, both_ends=True, ngrams="labels")
-PRESETS = {
-    "required": REQUIRED,
-    "bonus": BONUS,
-    "bonus-unsup": replace(BONUS, ngrams="unsup"),
-    # A few dozen steps at 1e-4 teach nothing, and few words stand ten times in a few hundred short reviews.
-    "sample": Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2),
-}
+# A few dozen steps at 1e-4 teach nothing, and few words stand ten times in a few hundred short reviews.
+SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)
+PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": replace(BONUS, ngrams="unsup"), "sample": SAMPLE}
+LOOK_EVERY = 50  # steps: to look at the loss makes a GPU wait
 
 
 def set_seed(seed=42):
@@ -84,7 +78,7 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
         (B, T), channels (B, T, C) if there are any, and float labels (B,)), vocab (with `.vectors`), pad_id.
     """
     set_seed(seed)
-    source = Path(source or find_source(".data"))
+    source = Path(source or find_source())
     reviews = load_reviews(source, cache_dir, settings.ngrams == "unsup", expected_digest(source))
     is_train = ~reviews.test & (reviews.labels >= 0)
     is_valid = np.zeros_like(is_train)
@@ -111,15 +105,15 @@ def make_optimizer(model, settings, batches):
     """Return Adam, and the schedule of its learning rate over `settings.epochs` of so many `batches`."""
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=settings.lr, fused=True)
     if settings.schedule == "one-cycle":
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr,
-                                                              total_steps=settings.epochs * batches)
+        steps = settings.epochs * batches
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
 
 
 def train_epoch(model, loader, optimizer, scheduler, title):
-    """Pass once over the training reviews and return the mean loss. Raises UserError if it is not finite."""
+    """Pass once over the training reviews and return the mean loss. Raises UserError if the loss diverges."""
     model.train()
-    total, count = 0.0, 0
+    total, count = torch.zeros((), dtype=torch.float64, device=loader.dataset.ids.device), 0
     bar = tqdm(loader, desc=title, unit=" batches", leave=False)
     for step, (*inputs, labels) in enumerate(bar, 1):
         loss = F.binary_cross_entropy_with_logits(model(*inputs).squeeze(1), labels)
@@ -127,14 +121,15 @@ def train_epoch(model, loader, optimizer, scheduler, title):
         loss.backward()
         optimizer.step()
         scheduler.step()
-        value = check_finite(loss.item(), f"{title}, step {step}")
-        total, count = total + value * len(labels), count + len(labels)
-        bar.set_postfix_str(f"loss {total / count:.4f}", refresh=False)
-    return total / count
+        total, count = total + loss.detach().double() * len(labels), count + len(labels)
+        if step % LOOK_EVERY == 0 or step == len(loader):
+            mean = check_finite(total.item() / count, f"{title}, at step {step} or up to {LOOK_EVERY} steps before")
+            bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
+    return mean
 
 
 def check_finite(loss, place):
-    """Return a loss. Raises UserError if it is not a finite number."""
+    """Return the loss. Raises UserError if it is not a finite number."""
     if not np.isfinite(loss):
         raise UserError(f"the loss became {loss} in {place}; a smaller --lr is the likely cure.")
     return loss
@@ -147,37 +142,36 @@ def train(settings, source, folder, args):
     device = choose_device(args.device)
     train_set, valid_set, _, train_loader, valid_loader, test_loader, vocab, _ = load_imdb_data(
         settings, source, args.cache_dir, args.seed, device)
-    set_seed(args.seed)  # again, so that training does not depend on what the data step drew
     channels = train_set.channels.shape[1] if settings.ngrams else 0
     metrics = {"data": "SAMPLE" if source == SAMPLE_DIR else "IMDB", "content_digest": expected_digest(source),
                "seed": args.seed, "settings": asdict(settings) | {"channels": channels}, "words": len(vocab),
                **describe_machine(device)}
+    set_seed(args.seed)  # again, so that training does not depend on what the data step drew
     model = build_model(vocab, metrics["settings"]).to(device)
     optimizer, scheduler = make_optimizer(model, settings, len(train_loader))
     checkpoint = Checkpoint(folder / "checkpoint.pt", run_identity(metrics, train_set, vocab),
                             model=model, optimizer=optimizer, scheduler=scheduler)
-    metrics["epochs"], seconds = checkpoint.start(args.resume)
+    metrics["epochs"], seconds_before = checkpoint.start(args.resume)
 
     for epoch in range(len(metrics["epochs"]) + 1, settings.epochs + 1):
         epoch_started = time.time()
         train_loss = train_epoch(model, train_loader, optimizer, scheduler, f"epoch {epoch}")
-        epoch_seconds = time.time() - epoch_started
+        seconds = time.time() - epoch_started
         valid = compute_metrics(predict_logits(model, valid_loader, "validation"), valid_set.labels)
         check_finite(valid["loss"], f"the validation after epoch {epoch}")
-        speed = int(train_set.lengths.sum() / epoch_seconds)
+        speed = int(train_set.lengths.sum() / seconds)
         metrics["epochs"].append({"train_loss": train_loss, "valid_loss": valid["loss"],
-                                  "valid_accuracy": valid["accuracy"], "seconds": epoch_seconds,
-                                  "tokens_per_second": speed})
-        checkpoint.save(metrics["epochs"], seconds + time.time() - started)
+                                  "valid_accuracy": valid["accuracy"], "seconds": seconds, "tokens_per_second": speed})
+        checkpoint.save(metrics["epochs"], seconds_before + time.time() - started)
         print(f"epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
-              f"valid accuracy {valid['accuracy']:.2%}  {epoch_seconds:6.1f} s  {speed:9,} tokens/s")
+              f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s  {speed:9,} tokens/s")
 
     metrics["test"] = test_metrics(model, test_loader)
-    metrics["seconds"] = seconds + time.time() - started
+    metrics["seconds"] = seconds_before + time.time() - started
     save_model(folder / "model.pt", model, vocab, train_set.table, metrics)
     plot_losses(metrics, folder / "loss.png")
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    checkpoint.delete()
+    checkpoint.path.unlink()
     print_test(metrics["test"], metrics["data"])
     print(f"{metrics['seconds']:.0f} s in all; {folder} holds metrics.json, loss.png and model.pt")
 
@@ -185,15 +179,13 @@ def train(settings, source, folder, args):
 def plot_losses(metrics, path):
     """Draw training and validation loss per epoch."""
     import matplotlib.pyplot as plt  # here, because it takes half a second, and only training needs it
-    from matplotlib.ticker import MaxNLocator
 
     epochs = range(1, len(metrics["epochs"]) + 1)
     figure, axes = plt.subplots(figsize=(6, 3.75), layout="constrained")
     axes.plot(epochs, [epoch["train_loss"] for epoch in metrics["epochs"]], "o-", label="training")
     axes.plot(epochs, [epoch["valid_loss"] for epoch in metrics["epochs"]], "s--", label="validation")
-    axes.set(xlabel="epoch", ylabel="binary cross-entropy",
+    axes.set(xlabel="epoch", ylabel="binary cross-entropy", xticks=epochs,
              title=f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.2%}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     with whole_file(path) as temporary:
@@ -202,35 +194,19 @@ def plot_losses(metrics, path):
 
 
 def parse_args(argv):
-    """Return the options of a run, and the settings among them that were given: dict from field of Settings to value."""
-    parser = Parser(description=__doc__.partition("\n")[0], epilog="other commands, each with its own --help: "
+    """Return the options of a run, and the settings that were given: a dict from field of Settings to value."""
+    parser = Parser(description=__doc__.partition("\n")[0], epilog="Other commands, each with a --help of its own: "
                     + ", ".join(COMMANDS))
     add_data_options(parser)
     parser.add_argument("--preset", choices=PRESETS, default="required", help="settings to start from (default: "
                         "%(default)s)")
-    parser.add_argument("--sample", dest="preset", action="store_const", const="sample", help="the same as --preset "
-                        "sample: train on the reviews of sample_reviews/")
-    parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="of numpy and torch (default: %(default)s)")
+    parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
+                        help="--preset sample: a few hundred short reviews, without network")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="of numpy and torch (default: 42)")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of that name stopped")
-    parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs (default: %(default)s)")
+    parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs (default: runs)")
     parser.add_argument("--name", help="of the run: its results go to RUNS_DIR/NAME (default: the preset's)")
-    group = parser.add_argument_group("settings", "The defaults are those of the preset; shown are the required ones.")
-
-    def add_setting(option, help, **kind):
-        default = getattr(REQUIRED, option[2:].replace("-", "_"))
-        group.add_argument(option, default=argparse.SUPPRESS, help=f"{help} (default: {default})", **kind)
-
-    add_setting("--blocks", "transformer blocks", type=number(int, 1))
-    add_setting("--epochs", "passes over the training reviews", type=number(int, 1))
-    add_setting("--lr", "Adam's learning rate", type=number(float, 1e-12))
-    add_setting("--batch-size", "reviews in a batch", type=number(int, 1))
-    add_setting("--max-len", "tokens of a review that are read", type=number(int, 1))
-    add_setting("--dropout", "dropout of the attention's output", type=number(float, 0, 1))
-    add_setting("--freeze", "keep GloVe's vectors as they are", action="store_true")
-    add_setting("--min-freq", "how often a word of the vocabulary occurs at least", type=number(int, 1))
-    add_setting("--glove-dim", "features of a word vector", type=int, choices=GLOVE_DIMS)
-    args = parser.parse_args(argv)
-    return args, {field.name: getattr(args, field.name) for field in fields(Settings) if field.name in args}
+    return parse_with_settings(parser, argv, REQUIRED)
 
 
 COMMANDS = {"evaluate": evaluate.main, "predict": predict.main}
@@ -242,18 +218,11 @@ def main(argv=None):
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:])
     args, given = parse_args(argv)
-    try:
-        source = sample_source() if args.preset == "sample" else find_source(args.data_dir)
-    except Unreachable as error:
-        if args.data_dir or not SAMPLE_DIR.is_dir():
-            raise
-        print(error)
-        args.preset, source = "sample", SAMPLE_DIR
-    if source == SAMPLE_DIR:
-        print(f"SAMPLE: training on the invented reviews of {SAMPLE_DIR.name}/; the results say nothing about IMDB.")
-    folder = Path(args.runs_dir, args.name or args.preset)
+    source = choose_source(args.data_dir, sample=args.preset == "sample")
+    preset = "sample" if source == SAMPLE_DIR else args.preset
+    folder = Path(args.runs_dir, args.name or preset)
     with only_process(folder):
-        train(replace(PRESETS[args.preset], **given), source, folder, args)
+        train(replace(PRESETS[preset], **given), source, folder, args)
 
 
 if __name__ == "__main__":

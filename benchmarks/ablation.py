@@ -6,20 +6,20 @@
 test reviews take no part. Finished trainings are kept in `runs/ablation/`: a run that was stopped goes on from there.
 """
 
-import argparse
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
-import imdb
-from benchmarks.common import print_table, write_result
-from benchmarks.seeds import SEEDS, spread
-from checkpoint import build_model
-from features import ORDERS
-from files import write_text
-from predict import predict_logits
-from sentiment_analysis import BONUS, figures, load_imdb_data, make_optimizer, set_seed, train_epoch
+from benchmarks.common import data_parser, mean_and_sd, print_table, write_result
+from benchmarks.seeds import SEEDS
+from helpers.batches import predict_logits
+from helpers.cli import run_command
+from helpers.evaluate import compute_metrics
+from helpers.files import write_text
+from helpers.ngrams import ORDERS
+from helpers.predictor import build_model
+from helpers.reviews import find_source
+from sentiment_analysis import BONUS, load_imdb_data, make_optimizer, set_seed, train_epoch
 
 KINDS = 2  # of channels in the preset: naive Bayes, linear; then the linear summands' sum over the review
 NAIVE_BAYES, LINEAR = (list(range(kind, len(ORDERS) * KINDS, KINDS)) for kind in range(KINDS))
@@ -38,43 +38,39 @@ ROWS = {  # what is left out: other settings, and the channels that stay
 
 
 def run(settings, columns, seed, source):
-    """Loss and accuracy on the validation split after the last epoch."""
-    train_set, valid_set, _, train_loader, valid_loader, _, vocab, _ = load_imdb_data(
-        source, max_len=settings["max_len"], batch_size=settings["batch_size"], valid_share=0.2,
-        both_ends=settings["both_ends"], ngrams=settings["ngrams"])
+    """Return loss and accuracy on the validation split after the last epoch."""
+    train_set, valid_set, _, train_loader, valid_loader, _, vocab, _ = load_imdb_data(settings, source)
     for part in (train_set, valid_set):
         part.channels = part.channels[:, sorted(columns)] if columns else None
     set_seed(seed)
-    device = torch.device("cpu")
-    model = build_model(vocab, settings | {"channels": len(columns)})
-    optimizer, scheduler, scaler = make_optimizer(model, settings, len(train_loader), device)
-    for epoch in range(settings["epochs"]):
-        train_epoch(model, train_loader, optimizer, scheduler, scaler, device, f"epoch {epoch + 1}")
-    return figures(predict_logits(model, valid_loader, device, "validation"), valid_set.labels)
+    model = build_model(vocab, asdict(settings) | {"channels": len(columns)})
+    optimizer, scheduler = make_optimizer(model, settings, len(train_loader))
+    for epoch in range(settings.epochs):
+        train_epoch(model, train_loader, optimizer, scheduler, f"epoch {epoch + 1}")
+    return compute_metrics(predict_logits(model, valid_loader, "validation"), valid_set.labels)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data")
+    parser = data_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     args = parser.parse_args()
-    source = imdb.find_source(args.data_dir)
+    source = find_source(args.data_dir)
     rows = []
     for seed in args.seeds:
         for what, (other, columns) in ROWS.items():
-            settings = BONUS | other
+            settings = replace(BONUS, valid_share=0.2, **other)
             path = Path("runs", "ablation", f"{what.replace(' ', '-')}-{seed}.json")
             if not path.exists():
                 result = run(settings, columns, seed, source)
-                write_text(path, json.dumps({"settings": settings, "columns": columns, **result}) + "\n")
+                write_text(path, json.dumps({"settings": asdict(settings), "columns": columns, **result}) + "\n")
             result = json.loads(path.read_text(encoding="utf-8"))
             rows.append({"left out": what, "seed": seed, "valid loss": result["loss"],
                          "valid accuracy": result["accuracy"]})
             print_table(rows[-1:], header=len(rows) == 1)
     write_result("ablation", {"seeds": args.seeds, "rows": [
-        {"what": what, **{f"valid_{name}": spread([row[f"valid {name}"] for row in rows if row["left out"] == what])
+        {"what": what, **{f"valid_{name}": mean_and_sd([row[f"valid {name}"] for row in rows if row["left out"] == what])
                           for name in ("accuracy", "loss")}} for what in ROWS]})
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,15 +1,24 @@
-"""What every benchmark does at its end: print one table, write one JSON with the machine it ran on."""
+"""What benchmarks have in common: the option for the data; one table printed, one JSON with the machine written."""
 
 import json
 import platform
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from files import write_text
+from helpers.cli import Parser
+from helpers.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "report" / "results"
+
+
+def data_parser(doc):
+    """Return a parser with `--data-dir`; `doc` is the benchmark's docstring."""
+    parser = Parser(description=doc.partition("\n")[0])
+    parser.add_argument("--data-dir", default=".data", help="folder with the IMDB reviews (default: %(default)s)")
+    return parser
 
 
 def print_table(rows, header=True):
@@ -28,8 +37,13 @@ def write_result(name, result):
     write_text(RESULTS / f"{name}.json", json.dumps(result | {"machine": machine}, indent=1) + "\n")
 
 
+def mean_and_sd(values):
+    """Return mean and standard deviation (of a sample) of some values."""
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+
+
 def cpu_name():
-    """The processor's name where the system tells it."""
+    """Return the processor's name where the system tells it."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return names[0].partition(":")[2].strip() if names else platform.processor() or "CPU"

@@ -6,7 +6,6 @@ The skeleton's way, written from its description: torchtext's `basic_english` ov
 vocabulary, spaCy over each of the 50,000 reviews for the text. Its reviews are in memory; ours reads the archive.
 """
 
-import argparse
 import time
 from collections import Counter
 
@@ -15,12 +14,14 @@ from torchtext.data.utils import get_tokenizer
 from torchtext.vocab import Vocab
 from tqdm import tqdm
 
-import imdb
-from benchmarks.common import print_table, write_result
+from benchmarks.common import data_parser, print_table, write_result
+from helpers.batches import ReviewSet, build_vocab
+from helpers.cli import run_command
+from helpers.reviews import CONTENT_SHA256, find_source, read_files, read_reviews
 
 
 def skeleton(texts):
-    """`texts`: dict from "train/pos/0_9.txt" to str -> ids of all reviews, as lists."""
+    """Return the ids of all reviews, as lists; `texts` is a dict from "train/pos/0_9.txt" to str."""
     basic, nlp = get_tokenizer("basic_english"), spacy.blank("en")
     counter = Counter()
     for name, text in texts.items():
@@ -31,18 +32,16 @@ def skeleton(texts):
 
 
 def ours(source):
-    """The ids of all reviews."""
-    reviews = imdb.read_reviews(source, expected_digest=imdb.CONTENT_SHA256)
-    vocab = imdb.build_vocab(reviews, ~reviews.test)
-    return [imdb.ReviewSet(reviews, part, vocab, 500) for part in (~reviews.test, reviews.test)]
+    """Return the ids of all reviews."""
+    reviews = read_reviews(source, digest=CONTENT_SHA256)
+    vocab = build_vocab(reviews, ~reviews.test)
+    return [ReviewSet(reviews, part, vocab, 500) for part in (~reviews.test, reviews.test)]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data")
-    source = imdb.find_source(parser.parse_args().data_dir)
+    source = find_source(data_parser(__doc__).parse_args().data_dir)
     folders = [f"{part}/{label}" for part in ("train", "test") for label in ("pos", "neg")]
-    texts = {name: text.decode() for name, text in imdb.read_files(source, folders).items() if "urls_" not in name}
+    texts = {name: text.decode() for name, text in read_files(source, folders).items() if "urls_" not in name}
     rows = []
     for _ in range(2):
         started = time.perf_counter()
@@ -56,4 +55,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

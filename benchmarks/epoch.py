@@ -6,7 +6,6 @@ Both train the same network from the same word vectors on the same tenth of the 
 and take turns.
 """
 
-import argparse
 import time
 
 import numpy as np
@@ -14,10 +13,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-import imdb
-from benchmarks.common import print_table, write_result
+from benchmarks.common import data_parser, print_table, write_result
+from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab
+from helpers.cli import run_command
+from helpers.reviews import CONTENT_SHA256, find_source, load_reviews
+from helpers.runtime import keep_freed_memory
 from models import MyTransformer
-from sentiment_analysis import keep_freed_memory
 
 MAX_LEN = 500
 
@@ -33,7 +34,7 @@ class Skeleton(MyTransformer):
 
 
 def pad_trim(pad_id):
-    """The skeleton's `collate_fn`: lists of exactly 500 ids, then a tensor."""
+    """Return the skeleton's `collate_fn`: lists of exactly 500 ids, then a tensor."""
     def collate(batch):
         ids = [(review.tolist() + [pad_id] * MAX_LEN)[:MAX_LEN] for review, _ in batch]
         return torch.tensor(ids), torch.tensor([float(label) for _, label in batch])
@@ -41,8 +42,8 @@ def pad_trim(pad_id):
 
 
 def epoch(model, loader):
-    """Seconds of one pass."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=isinstance(loader, imdb.BucketLoader))
+    """Return the seconds of one pass."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=isinstance(loader, BucketLoader))
     model.train()
     started = time.perf_counter()
     for ids, labels in loader:
@@ -54,17 +55,16 @@ def epoch(model, loader):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data")
+    parser = data_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     keep_freed_memory()  # for both
-    reviews = imdb.load_reviews(imdb.find_source(args.data_dir), ".cache", expected_digest=imdb.CONTENT_SHA256)
-    vocab = imdb.build_vocab(reviews, ~reviews.test)
-    imdb.add_glove(vocab, 50, ".cache")
+    reviews = load_reviews(find_source(args.data_dir), ".cache", digest=CONTENT_SHA256)
+    vocab = build_vocab(reviews, ~reviews.test)
+    add_glove(vocab, 50, ".cache")
     np.random.seed(42)
-    part = imdb.ReviewSet(reviews, ~reviews.test & (np.random.rand(len(reviews.test)) < 0.1), vocab, MAX_LEN)
-    ours = imdb.BucketLoader(part, 32, shuffle=True)
+    part = ReviewSet(reviews, ~reviews.test & (np.random.rand(len(reviews.test)) < 0.1), vocab, MAX_LEN)
+    ours = BucketLoader(part, 32, shuffle=True)
     theirs = DataLoader(part, 32, shuffle=True, collate_fn=pad_trim(part.pad_id))
     rows = []
     for threads in (1, 2):
@@ -78,4 +78,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

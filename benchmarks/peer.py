@@ -5,22 +5,20 @@
 It trains on all 25,000 labelled reviews, on the same tokens as the network.
 """
 
-import argparse
 import time
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-import imdb
-from benchmarks.common import print_table, write_result
+from benchmarks.common import data_parser, print_table, write_result
+from helpers.cli import run_command
+from helpers.reviews import CONTENT_SHA256, find_source, load_reviews
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data")
-    source = imdb.find_source(parser.parse_args().data_dir)
-    reviews = imdb.load_reviews(source, ".cache", expected_digest=imdb.CONTENT_SHA256)
+    source = find_source(data_parser(__doc__).parse_args().data_dir)
+    reviews = load_reviews(source, ".cache", digest=CONTENT_SHA256)
     words, test, labels = np.array(reviews.words, object), reviews.test, reviews.labels
     texts = [words[reviews.tokens[a:b]] for a, b in zip(reviews.starts[:-1], reviews.starts[1:], strict=True)]
     rows = []
@@ -42,4 +40,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,7 +6,6 @@ From the start of the process to the end of the first training step, with the ca
 in the same process, is left out. Peak memory is that of a process that trains the required setting to its end.
 """
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import print_table, write_result
+from benchmarks.common import ROOT, data_parser, print_table, write_result
+from helpers.cli import run_command
 
-ROOT = Path(__file__).parent.parent
 FIRST_STEP = """
 import os, time
 born = float(open("/proc/self/stat").read().split()[21]) / os.sysconf("SC_CLK_TCK")
@@ -34,7 +33,7 @@ sentiment_analysis.main()
 
 
 def run(code, *options):
-    """What a training process prints."""
+    """Run a training process and return what it prints."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, *code, *options, "--runs-dir", folder]
         return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -42,9 +41,7 @@ def run(code, *options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data")
-    data_dir = str(Path(parser.parse_args().data_dir).resolve())
+    data_dir = str(Path(data_parser(__doc__).parse_args().data_dir).resolve())
     starts = []
     for _ in range(4):
         line = run(["-c", FIRST_STEP], "--data-dir", data_dir).splitlines()[-1]
@@ -58,4 +55,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

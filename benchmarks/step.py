@@ -6,7 +6,6 @@ All take the same batches of IMDB ids, the same word vectors and d, and take tur
 Ratios are the result: ours / theirs, lower is better for us.
 """
 
-import argparse
 import time
 
 import numpy as np
@@ -15,10 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import imdb
-from benchmarks.common import print_table, write_result
+from benchmarks.common import data_parser, print_table, write_result
+from helpers.cli import run_command
+from helpers.reviews import find_source
+from helpers.runtime import keep_freed_memory
 from models import MyTransformer
-from sentiment_analysis import keep_freed_memory, load_imdb_data
+from sentiment_analysis import load_imdb_data
 
 MAX_LEN = 500
 
@@ -47,7 +48,7 @@ class FusedLayerNorm(nn.Module):
 
 
 def fused_limit(vocab):
-    """Our network with the fused kernels in place of its two layers."""
+    """Return our network with the fused kernels in place of its two layers."""
     model = MyTransformer(vocab, MAX_LEN, 1)
     block, d = model.blocks[0], vocab.vectors.shape[1]
     block.attention = FusedAttention(d)
@@ -73,7 +74,7 @@ class PyTorchEncoder(nn.Module):
 
 
 def products(B, T, d, backward):
-    """The matrix products of one step, and nothing else, as a function."""
+    """Return a function that does the matrix products of one step, and nothing else."""
     x, w = torch.randn(B * T, d), torch.randn(d, d)
     q, k, v = (torch.randn(B, T, d) for _ in range(3))
     a = torch.randn(B, T, T)
@@ -96,7 +97,7 @@ def products(B, T, d, backward):
 
 
 def step_of(model, backward):
-    """A training step (or a forward pass in evaluation) as a function of ids and labels."""
+    """Return a training step (or a forward pass in evaluation) as a function of ids and labels."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def run(ids, labels):
@@ -112,7 +113,7 @@ def step_of(model, backward):
 
 
 def measure(vocab, batches, backward, rounds):
-    """Seconds for all batches, the median over rounds, of each of the four."""
+    """Return the seconds for all batches, the median over rounds, of each of the four."""
     runs = {"ours": step_of(MyTransformer(vocab, MAX_LEN, 1), backward),
             "encoder": step_of(PyTorchEncoder(vocab), backward),
             "fused": step_of(fused_limit(vocab), backward)}
@@ -134,13 +135,12 @@ def measure(vocab, batches, backward, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data")
+    parser = data_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--batches", type=int, default=8)
     args = parser.parse_args()
     keep_freed_memory()  # for all
-    _, _, _, loader, _, _, vocab, _ = load_imdb_data(imdb.find_source(args.data_dir))
+    _, _, _, loader, _, _, vocab, _ = load_imdb_data(source=find_source(args.data_dir))
     chosen = set(np.linspace(0, len(loader) - 1, args.batches).astype(int))
     batches = [batch for i, batch in enumerate(loader) if i in chosen]
     rows = []
@@ -162,4 +162,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

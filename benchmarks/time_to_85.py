@@ -7,39 +7,38 @@ The required network with a larger learning rate, for one epoch of the training 
 validation split. The test accuracy is measured once, at the end. fastText trains on all 25,000 reviews.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import fasttext
 import numpy as np
-import torch
 
-import imdb
-from benchmarks.common import print_table, write_result
+from benchmarks.common import data_parser, print_table, write_result
+from helpers.batches import predict_logits
+from helpers.cli import run_command
+from helpers.evaluate import compute_metrics
+from helpers.reviews import CONTENT_SHA256, find_source, load_reviews
+from helpers.runtime import keep_freed_memory
 from models import MyTransformer
-from predict import predict_logits
-from sentiment_analysis import figures, keep_freed_memory, load_imdb_data, make_optimizer, set_seed, train_epoch
+from sentiment_analysis import Settings, load_imdb_data, make_optimizer, set_seed, train_epoch
 
-SETTINGS = {"epochs": 1, "lr": 1e-3, "schedule": "one-cycle"}
+SETTINGS = Settings(epochs=1, lr=1e-3, schedule="one-cycle")
 
 
 def ours(source):
-    """Seconds and test accuracy."""
-    *_, loader, _, test_loader, vocab, _ = load_imdb_data(source)
+    """Return seconds and test accuracy."""
+    *_, loader, _, test_loader, vocab, _ = load_imdb_data(SETTINGS, source)
     set_seed(42)
-    device = torch.device("cpu")
     started = time.perf_counter()
     model = MyTransformer(vocab, 500, 1)
-    parts = make_optimizer(model, SETTINGS, len(loader), device)
-    train_epoch(model, loader, *parts, device, "training")
+    train_epoch(model, loader, *make_optimizer(model, SETTINGS, len(loader)), "training")
     seconds = time.perf_counter() - started
-    return seconds, figures(predict_logits(model, test_loader, device, "test"), test_loader.dataset.labels)["accuracy"]
+    return seconds, compute_metrics(predict_logits(model, test_loader, "test"), test_loader.dataset.labels)["accuracy"]
 
 
 def fast_text(reviews, word_ngrams):
-    """Seconds and test accuracy of fastText's supervised mode."""
+    """Return seconds and test accuracy of fastText's supervised mode."""
     texts = [" ".join(reviews.words[t] for t in reviews.tokens[a:b] if not reviews.words[t].isspace())
              for a, b in zip(reviews.starts[:-1], reviews.starts[1:], strict=True)]
     with tempfile.TemporaryDirectory() as folder:
@@ -57,11 +56,9 @@ def fast_text(reviews, word_ngrams):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data")
-    source = imdb.find_source(parser.parse_args().data_dir)
+    source = find_source(data_parser(__doc__).parse_args().data_dir)
     keep_freed_memory()
-    reviews = imdb.load_reviews(source, ".cache", expected_digest=imdb.CONTENT_SHA256)
+    reviews = load_reviews(source, ".cache", digest=CONTENT_SHA256)
     rows = []
     for name, run in (("ours, 1 epoch", lambda: ours(source)), ("fastText words", lambda: fast_text(reviews, 1)),
                       ("fastText bigrams", lambda: fast_text(reviews, 2))):
@@ -72,4 +69,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

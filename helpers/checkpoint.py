@@ -36,7 +36,7 @@ class Checkpoint:
         write_torch(self.path, {
             "identity": self.identity, "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "epochs": epochs, "seconds": seconds, "torch": torch.get_rng_state(),
-            "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest), "cuda": torch.cuda.get_rng_state_all()})
+            "numpy": (kind, keys.tolist(), *rest), "cuda": torch.cuda.get_rng_state_all()})
 
     def start(self, resume):
         """Say where the run starts and, to `resume`, set everything to where it was saved.
@@ -62,14 +62,8 @@ class Checkpoint:
             raise UserError(f"{self.path} belongs to another run ({differences}); give its options, or {again}.")
         for name, part in self.parts.items():
             part.load_state_dict(saved["parts"][name])
-        kind, keys, *rest = saved["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        np.random.set_state(saved["numpy"])
         torch.set_rng_state(saved["torch"])
-        for number, state in enumerate(saved["cuda"][:torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(state, number)
+        torch.cuda.set_rng_state_all(saved["cuda"][:torch.cuda.device_count()])
         print(f"going on after epoch {len(saved['epochs'])}")
         return saved["epochs"], saved["seconds"]
-
-    def delete(self):
-        """Delete the file, which a finished run needs no more."""
-        self.path.unlink()

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import field, fields
 
 
 class UserError(Exception):
@@ -41,6 +42,21 @@ def add_data_options(parser):
                         "%(default)s)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the network runs "
                         "(default: %(default)s)")
+
+
+def setting(default, description, **options):
+    """Return a field of a dataclass of settings; with `options` for argparse it can be set on the command line."""
+    return field(default=default, metadata={"help": f"{description} (default: {default})", "options": options})
+
+
+def parse_with_settings(parser, argv, settings):
+    """Return the options of a command line, and those of its options that are fields of a dataclass, if given, as a dict."""
+    for one in fields(settings):
+        if one.metadata["options"]:
+            parser.add_argument("--" + one.name.replace("_", "-"), default=argparse.SUPPRESS, help=one.metadata["help"],
+                                **one.metadata["options"])
+    args = parser.parse_args(argv)
+    return args, {one.name: getattr(args, one.name) for one in fields(settings) if one.name in args}
 
 
 def run_command(main):

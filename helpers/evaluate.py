@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from helpers.batches import BucketLoader, predict_logits
 from helpers.cli import Parser, add_data_options
 from helpers.predictor import Predictor
-from helpers.reviews import expected_digest, find_source, keep, load_reviews, sample_source
+from helpers.reviews import SAMPLE_DIR, expected_digest, find_source, keep, load_reviews
 from helpers.runtime import choose_device
 
 
@@ -47,7 +47,7 @@ def main(argv):
     add_data_options(parser)
     args = parser.parse_args(argv)
     predictor = Predictor(Path(args.run, "model.pt"), choose_device(args.device))
-    source = sample_source() if predictor.data == "SAMPLE" else find_source(args.data_dir)
+    source = SAMPLE_DIR if predictor.data == "SAMPLE" else find_source(args.data_dir)
     reviews = load_reviews(source, args.cache_dir, predictor.settings["ngrams"] == "unsup", expected_digest(source))
     test_set = predictor.review_set(keep(reviews, reviews.test))
     print_test(test_metrics(predictor.model, BucketLoader(test_set, predictor.settings["batch_size"])), predictor.data)

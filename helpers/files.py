@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import shutil
 import sys
@@ -72,22 +73,23 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_arrays(path, arrays):
-    """Write a dict of numpy arrays to an npz file, whole or not at all."""
-    with whole_file(path) as temporary:
-        np.savez(temporary, **arrays)
+def cached_arrays(cache_dir, name, key, names, make):
+    """Return the dict of numpy arrays `names` that `make()` gives, kept in `cache_dir` from the first call on.
 
-
-def read_arrays(path, names):
-    """Return the arrays `names` of an npz file; None if it is absent, or damaged, which standard error is told."""
+    The file is called after `name` and `key`, which is all that determines the arrays; a damaged one is made again.
+    """
+    path = Path(cache_dir, f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz")
     try:
         with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array carries its checksum
             return {name: arrays[name] for name in names}
     except FileNotFoundError:
-        return None
+        pass
     except Exception:  # a damaged file fails in a dozen ways, and all mean the same
         print(f"{path} is damaged and is made again.", file=sys.stderr)
-        return None
+    arrays = make()
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
+    return arrays
 
 
 def write_torch(path, content):

@@ -15,15 +15,13 @@ Each is 0 for an n-gram that fewer than two training reviews hold. A token's cha
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from helpers.files import read_arrays, write_arrays
+from helpers.files import cached_arrays
 from helpers.reviews import keep, ranges
 
 ORDERS = (1, 2, 3)
@@ -60,7 +58,7 @@ class NgramTable:
 
 
 def ngram_keys(tokens, starts, order, num_words):
-    """Return one integer for the n-gram that ends at each token; -1 where it would begin before its review, or has no id.
+    """Return an integer for the n-gram that ends at each token; -1 if it would begin before its review, or has no id.
 
     Args:
         tokens: (tokens) ids below `num_words` of all reviews one after the other; -1 is a word without id.
@@ -105,7 +103,7 @@ def find_ngrams(tokens, starts, num_words, keys):
 
 
 def values_at_tokens(found, values, starts):
-    """Put the values of each pair of `found` to the tokens: values (pairs, kinds) -> (tokens, orders * kinds + kinds - 1).
+    """Put the values of each pair of `found` (pairs, kinds) to the tokens (tokens, orders * kinds + kinds - 1).
 
     Per token the n-grams of each order that end there, then the sums of all kinds but the first over its review.
     """
@@ -211,17 +209,15 @@ def build(reviews, train, min_reviews, seed):
 
 
 def load_channels(reviews, train, kind, seed, cache_dir):
-    """Return `build(...)` for a kind of MIN_REVIEWS, kept in `cache_dir` under a name of all that determines it."""
-    min_reviews = MIN_REVIEWS[kind]
-    key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), min_reviews, seed, PENALTY,
-           FOLDS, VERSION]
-    path = Path(cache_dir, f"channels-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz")
-    parts = read_arrays(path, ["channels", "words", *(f"keys{order}" for order in ORDERS), "values", "scale"])
-    if parts:
-        words, keys = parts["words"].tobytes().decode().split("\n"), [parts[f"keys{order}"] for order in ORDERS]
-        return parts["channels"], NgramTable(words, keys, parts["values"], parts["scale"])
-    channels, table = build(reviews, train, min_reviews, seed)
-    write_arrays(path, {"channels": channels, "words": np.frombuffer("\n".join(table.words).encode(), np.uint8),
-                        **{f"keys{order}": keys for order, keys in zip(ORDERS, table.keys, strict=True)},
-                        "values": table.values, "scale": table.scale})
-    return channels, table
+    """Return `build(...)` for a kind of MIN_REVIEWS, kept in `cache_dir`."""
+    def make():
+        channels, table = build(reviews, train, MIN_REVIEWS[kind], seed)
+        return {"channels": channels, "words": table.words, "values": table.values, "scale": table.scale,
+                **dict(zip(names, table.keys, strict=True))}
+
+    names = [f"keys{order}" for order in ORDERS]
+    key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), MIN_REVIEWS[kind], seed,
+           PENALTY, FOLDS, VERSION]
+    parts = cached_arrays(cache_dir, "channels", key, ["channels", "words", "values", "scale", *names], make)
+    table = NgramTable(list(map(str, parts["words"])), [parts[name] for name in names], parts["values"], parts["scale"])
+    return parts["channels"], table

@@ -108,12 +108,12 @@ class Predictor:
 
 
 def as_reviews(texts):
-    """Tokenize texts into a `reviews.Reviews`, whose labels, movies and parts mean nothing."""
+    """Tokenize texts into a `reviews.Reviews`, whose other fields mean nothing."""
     return unlabelled(*tokenize(texts))
 
 
 def unlabelled(words, tokens, starts):
-    """Return tokens as `reviews.tokenize` gives them as a `reviews.Reviews`, whose labels, movies, parts mean nothing."""
+    """Return tokens as `reviews.tokenize` gives them as a `reviews.Reviews`, whose other fields mean nothing."""
     nothing = np.zeros(len(starts) - 1, np.int64)
     return Reviews(words, tokens, starts, labels=nothing, movies=nothing, test=nothing.astype(bool),
                    duplicate=nothing.astype(bool), digest="")

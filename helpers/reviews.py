@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.cli import Unreachable, UserError
-from helpers.files import download, file_digest, read_arrays, write_arrays
+from helpers.files import cached_arrays, download, file_digest
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 ARCHIVE_URL = "https://ai.stanford.edu/~amaas/data/sentiment/" + ARCHIVE
@@ -49,17 +49,16 @@ class Reviews:
     digest: str  # SHA-256 of the labelled reviews, see CONTENT_SHA256
 
 
-def find_source(data_dir, may_download=True):
-    """Return the extracted folder or the archive in `data_dir`; without either, download and verify the archive.
+def find_source(data_dir=None):
+    """Return the extracted folder or the archive in `data_dir`, or `.data`; download and verify the archive if need be.
 
-    Raises Unreachable if the server does not answer, UserError if it may not be asked.
+    Raises Unreachable if the server does not answer.
     """
+    data_dir = data_dir or ".data"
     folder, archive = Path(data_dir, "aclImdb"), Path(data_dir, ARCHIVE)
     if folder.is_dir():
         return folder
     if not archive.exists():
-        if not may_download:
-            raise UserError(f"{data_dir} holds neither {ARCHIVE} nor a folder aclImdb; download {ARCHIVE_URL} to it.")
         try:
             download(ARCHIVE_URL, archive, ARCHIVE_MD5, "md5")
         except Unreachable as error:
@@ -67,10 +66,21 @@ def find_source(data_dir, may_download=True):
     return archive
 
 
-def sample_source():
-    """Return the folder of the sample. Raises UserError where it is missing, as where the exercise's zip was unpacked."""
-    if not SAMPLE_DIR.is_dir():
-        raise UserError(f"{SAMPLE_DIR.name}/ is not beside the program; copy it there from the repository.")
+def choose_source(data_dir, sample):
+    """Return what to train on: the sample if wanted, or IMDB; where that is unavailable, say so and take the sample.
+
+    Raises UserError if the sample is missing, and Unreachable if there is a `data_dir`, for then nothing else will do.
+    """
+    try:
+        if not sample:
+            return find_source(data_dir)
+        if not SAMPLE_DIR.is_dir():  # as where the exercise's zip was unpacked
+            raise UserError(f"{SAMPLE_DIR.name}/ is not beside the program; copy it there from the repository.")
+    except Unreachable as error:
+        if data_dir or not SAMPLE_DIR.is_dir():
+            raise
+        print(error)
+    print(f"SAMPLE: the invented reviews of {SAMPLE_DIR.name}/; the results say nothing about IMDB.")
     return SAMPLE_DIR
 
 
@@ -193,10 +203,9 @@ def ranges(starts, lengths):
 
 
 def find_duplicates(tokens, starts, test):
-    """Return (reviews) bool: whether a review belongs to the test part, and its tokens to another part as well."""
-    texts = [tokens[start:end].tobytes() for start, end in zip(starts[:-1], starts[1:], strict=True)]
-    seen = {text for text, is_test in zip(texts, test, strict=True) if not is_test}
-    return np.array([is_test and text in seen for text, is_test in zip(texts, test, strict=True)])
+    """Return (reviews) bool: whether a review is a test review whose tokens are those of another part's as well."""
+    texts = pd.Series([tokens[start:end].tobytes() for start, end in zip(starts[:-1], starts[1:], strict=True)])
+    return test & texts.isin(texts[~test]).to_numpy()
 
 
 def read_reviews(source, unsup=False, digest=None):
@@ -244,15 +253,10 @@ def load_reviews(source, cache_dir, unsup=False, digest=None):
         fingerprint = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
     else:
         fingerprint = file_digest(source)
-    key = json.dumps([fingerprint, unsup, digest, CACHE_VERSION, importlib.metadata.version("spacy")])
-    path = Path(cache_dir, f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz")
-    parts = read_arrays(path, [field.name for field in fields(Reviews)])
-    if parts:
-        words = parts.pop("words").tobytes().decode().split("\n")
-        return Reviews(words, digest=str(parts.pop("digest")), **parts)
-    reviews = read_reviews(source, unsup, digest)
-    write_arrays(path, vars(reviews) | {"words": np.frombuffer("\n".join(reviews.words).encode(), np.uint8)})
-    return reviews
+    key = [fingerprint, unsup, digest, CACHE_VERSION, importlib.metadata.version("spacy")]
+    parts = cached_arrays(cache_dir, "tokens", key, [field.name for field in fields(Reviews)],
+                          lambda: vars(read_reviews(source, unsup, digest)))
+    return Reviews(**parts | {"words": list(map(str, parts["words"])), "digest": str(parts["digest"])})
 
 
 def keep(reviews, chosen):

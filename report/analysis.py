@@ -1,8 +1,8 @@
-"""What the report shows of a finished run beside its metrics: exactness of the layers, errors, attention.
+"""Analyse a finished run for the report: exactness of the layers, errors, attention.
 
     python -m report.analysis --run runs/required [--data-dir .data]
 
-Compares the layers with the loops of tests/test_models.py, with PyTorch's kernels and with numerical gradients, judges
+Compares the layers with the loops of tests/loops.py, with PyTorch's kernels and with numerical gradients, judges
 all test reviews once more, and writes `report/results/analysis.json`. About a minute on one core.
 """
 
@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-import imdb
-from checkpoint import load_model
-from files import Parser, UserError, run_command, write_text
-from models import MySelfAttention
-from predict import predict_logits
-from sentiment_analysis import figures, load_imdb_data
-from tests.test_models import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
+from helpers.batches import predict_logits
+from helpers.cli import Parser, UserError, run_command
+from helpers.evaluate import compute_metrics
+from helpers.files import write_text
+from helpers.predictor import Predictor
+from helpers.reviews import expected_digest, find_source, load_reviews, read_files, tokenize
+from models import MyLayerNorm, MySelfAttention
+from sentiment_analysis import Settings, load_imdb_data
+from tests.loops import MASK, SHAPES, attention_oracle, norm_oracle
 
 RESULT = Path(__file__).parent / "results" / "analysis.json"
 SENTENCES = ["The plot is weak, yet the cast is superb.", "It was not bad at all."]
@@ -31,7 +33,7 @@ EXAMPLES = 2  # of each label
 
 
 def layer_differences():
-    """The largest differences of each layer from its formula in loops, from PyTorch and from numerical gradients."""
+    """Return the largest differences of each layer from its formula in loops, from PyTorch and from numerical gradients."""
     torch.manual_seed(0)
     found = {"attention": {"loops": 0, "pytorch": 0, "gradient": 0}, "norm": {"loops": 0, "pytorch": 0, "gradient": 0}}
 
@@ -39,7 +41,9 @@ def layer_differences():
         found[name][kind] = max(found[name][kind], (ours - theirs).abs().max().item())
 
     for (B, T, d), mask in [*((shape, None) for shape in SHAPES), ((*MASK.shape, 4), MASK)]:
-        attention, norm = MySelfAttention(d).double(), random_norm(T, d)
+        attention, norm = MySelfAttention(d).double(), MyLayerNorm((T, d)).double()
+        torch.nn.init.normal_(norm.gamma, mean=1)
+        torch.nn.init.normal_(norm.beta)
         x = torch.randn(B, T, d, dtype=torch.float64)
         real = torch.ones(B, T, dtype=torch.bool) if mask is None else mask
         note("attention", "loops", attention(x, mask)[real], attention_oracle(attention, x, real)[real])
@@ -54,12 +58,12 @@ def layer_differences():
 
 
 def pytorch_attention(layer, x, mask):
-    """PyTorch's fused attention with the projections of a MySelfAttention."""
+    """Return PyTorch's fused attention with the projections of a MySelfAttention."""
     return F.scaled_dot_product_attention(layer.W_q(x), layer.W_k(x), layer.W_v(x), attn_mask=mask.unsqueeze(1))
 
 
 def gradients(layer, x, mask, real, step=1e-6):
-    """Pairs of analytic and numerical gradients of a random sum of the outputs, for the input and each parameter."""
+    """Yield pairs of analytic and numerical gradients of a random sum of the outputs, for the input and each parameter."""
     x = x.clone().requires_grad_()
     factors = torch.randn_like(x) * real.unsqueeze(2)
     for tensor in (x, *layer.parameters()):
@@ -78,7 +82,7 @@ def gradients(layer, x, mask, real, step=1e-6):
 
 
 def data_figures(reviews, train_set, valid_set, test_set, vocab):
-    """Sizes of the data set and of its parts."""
+    """Return sizes of the data set and of its parts."""
     labelled = reviews.labels >= 0
     lengths = np.diff(reviews.starts)[labelled]
     train_movies, test_movies = (np.unique(reviews.movies[labelled & (reviews.test == test)]) for test in (False, True))
@@ -90,7 +94,7 @@ def data_figures(reviews, train_set, valid_set, test_set, vocab):
 
 
 def error_rates(wrong, lengths, ratings):
-    """Share of wrong reviews by length and by the stars that their author gave."""
+    """Return the share of wrong reviews by length and by the stars that their author gave."""
     by_length = [{"above": low, "to": high, "reviews": int(chosen.sum()), "error": wrong[chosen].mean()}
                  for low, high in zip(LENGTHS[:-1], LENGTHS[1:], strict=True)
                  if (chosen := (lengths > low) & (lengths <= high)).any()]
@@ -100,23 +104,23 @@ def error_rates(wrong, lengths, ratings):
 
 
 def confident_errors(texts, wrong, lengths, ratings, labels, probabilities):
-    """Of each label the errors among the short reviews of which the network is surest, shortened."""
+    """Return, of each label, the errors among the short reviews of which the network is surest, shortened."""
     examples = []
     for label in (0, 1):
         candidates = np.flatnonzero(wrong & (lengths <= EXAMPLE_TOKENS) & (labels == label))
         surest = candidates[np.argsort(-np.abs(probabilities[candidates] - 0.5), kind="stable")][:EXAMPLES]
         for i in surest:
             words = re.sub(r"(<br />)+", " ", texts[i]).split()
-            shown = " ".join(words[:EXAMPLE_WORDS]) + " …" * (len(words) > EXAMPLE_WORDS)
-            examples.append({"text": shown, "stars": int(ratings[i]), "label": label, "tokens": int(lengths[i]),
+            cut = [] if len(words) <= EXAMPLE_WORDS else ["…"]
+            examples.append({"text": " ".join(words[:EXAMPLE_WORDS] + cut), "stars": int(ratings[i]), "label": label, "tokens": int(lengths[i]),
                              "probability": float(probabilities[i])})
     return examples
 
 
 @torch.no_grad()
 def attention_of(sentence, model, vocab):
-    """Words of a sentence, the attention matrix of the first block, and the probability that it is positive."""
-    words, tokens, _ = imdb.tokenize([sentence])
+    """Return the words of a sentence, the attention matrix of the first block, and the probability that it is positive."""
+    words, tokens, _ = tokenize([sentence])
     words = [words[token] for token in tokens]
     ids = torch.tensor([[vocab.stoi[word] for word in words]])
     return {"sentence": sentence, "words": words,
@@ -130,31 +134,31 @@ def main():
     parser.add_argument("--data-dir", default=".data", help="folder with the IMDB reviews (default: %(default)s)")
     parser.add_argument("--cache-dir", default=".cache", help="as in sentiment_analysis.py (default: %(default)s)")
     args = parser.parse_args()
-    device = torch.device("cpu")
-    model, words, _, settings, data = load_model(Path(args.run, "model.pt"), device)
+    predictor = Predictor(Path(args.run, "model.pt"))
+    model = predictor.model
     metrics = json.loads(Path(args.run, "metrics.json").read_text(encoding="utf-8"))
-    if data != "IMDB" or settings["ngrams"]:
-        raise UserError(f"{args.run} is no run of the required setting on IMDB; name one with --run.")
-    source = imdb.find_source(args.data_dir, may_download=False)
+    if predictor.data != "IMDB" or predictor.table:
+        raise UserError(f"{args.run} is not a run of the required setting on IMDB; name one with --run.")
+    source = find_source(args.data_dir)
+    settings = Settings(**{name: value for name, value in predictor.settings.items() if name != "channels"})
     train_set, valid_set, test_set, _, _, loader, vocab, _ = load_imdb_data(
-        source, args.cache_dir, settings["glove_dim"], settings["min_freq"], settings["max_len"],
-        settings["batch_size"], metrics["seed"], device, settings["valid_share"], settings["both_ends"])
-    reviews = imdb.load_reviews(source, args.cache_dir, expected_digest=imdb.CONTENT_SHA256)
-    files = {name: text.decode() for name, text in imdb.read_files(source, ["test/neg", "test/pos"]).items()
+        settings, source, args.cache_dir, metrics["seed"])
+    reviews = load_reviews(source, args.cache_dir, digest=expected_digest(source))
+    files = {name: text.decode() for name, text in read_files(source, ["test/neg", "test/pos"]).items()
              if "/urls_" not in name}
 
-    logits = predict_logits(model, loader, device, "test")
+    logits = predict_logits(model, loader, "test")
     labels = test_set.labels.numpy().astype(int)
     wrong = (logits.numpy() > 0) != labels
     accuracy = 1 - wrong.mean()
-    if vocab.itos != words.itos or abs(accuracy - metrics["test"]["accuracy"]) > 2e-4:
+    if vocab.itos != predictor.vocab.itos or abs(accuracy - metrics["test"]["accuracy"]) > 2e-4:
         raise UserError(f"{args.run} was trained by another version of the program, or on other data; train again.")
     lengths = np.diff(reviews.starts)[reviews.test]
     ratings = np.array([int(re.search(r"_(\d+)\.txt$", name)[1]) for name in files])
     by_length, by_rating = error_rates(wrong, lengths, ratings)
     write_text(RESULT, json.dumps({
         "seed": metrics["seed"], "test_accuracy": accuracy,
-        "confusion": figures(logits, test_set.labels)["confusion"],
+        "confusion": compute_metrics(logits, test_set.labels)["confusion"],
         "layers": layer_differences(),
         "data": data_figures(reviews, train_set, valid_set, test_set, vocab),
         "error_by_length": by_length, "error_by_rating": by_rating, "examples_of_at_most": EXAMPLE_TOKENS,

@@ -15,7 +15,8 @@ from pathlib import Path
 import pypdf
 import typst
 
-from files import UserError, run_command, whole_file
+from helpers.cli import UserError, run_command
+from helpers.files import whole_file
 
 RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "peer", "published", "gpt2_sentences",
            "generation_speed"]

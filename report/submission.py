@@ -1,6 +1,6 @@
 """Make the zip that is handed in: README, the product's .py files and the report, and nothing else.
 
-    python make_submission.py --name "Ada Lovelace" --cse ada --id 123456789        writes ex5_123456789.zip
+    python -m report.submission --name "Ada Lovelace" --cse ada --id 123456789      writes ex5_123456789.zip
     make submission NAME="Ada Lovelace" CSE=ada ID=123456789                        the same
 
 The report in it is report/report.pdf with the given name on its cover. It must be up to date: run `make report` after
@@ -13,41 +13,44 @@ import sys
 import zipfile
 from pathlib import Path
 
-from files import Parser, UserError, run_command, whole_file
+from helpers.cli import Parser, UserError, run_command
+from helpers.files import whole_file
 from report import build
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 ALLOWED = {"numpy", "pandas", "matplotlib", "xgboost", "torch", "torchtext", "spacy", "tqdm", "sklearn"}
-ALSO_ALLOWED = {"generate_gpt2.py": {"mingpt", "transformers", "regex", "requests"}}  # minGPT and what it needs
+FOR_GPT2 = {"mingpt", "transformers", "regex", "requests"}  # minGPT and what it needs
+ALSO_ALLOWED = {"generate_gpt2.py": FOR_GPT2, "helpers/gpt2.py": FOR_GPT2}
 
 
 def product_files(root):
-    """The .py files of the product: all at top level but this one."""
-    return sorted(path for path in root.glob("*.py") if path.name != Path(__file__).name)
+    """Return the product: a dict from the name of each .py file, "helpers/cli.py" say, to its bytes."""
+    paths = [*root.glob("*.py"), *root.glob("helpers/*.py")]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
-def check_imports(paths):
+def check_imports(product):
     """Refuse a file that imports anything but the standard library, the product itself and what the exercise allows."""
-    known = ALLOWED | set(sys.stdlib_module_names) | {path.stem for path in paths}
-    for path in paths:
+    allowed = ALLOWED | set(sys.stdlib_module_names) | {name.split("/")[0].removesuffix(".py") for name in product}
+    for name, source in product.items():
         try:
-            tree = ast.parse(path.read_bytes(), path.name)
+            tree = ast.parse(source, name)
         except (SyntaxError, ValueError) as error:
-            raise UserError(f"{path.name} is not Python ({error}); mend it.") from error
+            raise UserError(f"{name} is not Python ({error}); mend it.") from error
         for node in ast.walk(tree):
-            names = []
+            modules = []
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                modules = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                names = ["." * node.level + (node.module or "")]
-            for name in names:
-                if name.partition(".")[0] not in known | ALSO_ALLOWED.get(path.name, set()):
-                    raise UserError(f"{path.name}, line {node.lineno}, imports {name}, which the exercise does not "
+                modules = ["." * node.level + (node.module or "")]
+            for module in modules:
+                if module.partition(".")[0] not in allowed | ALSO_ALLOWED.get(name, set()):
+                    raise UserError(f"{name}, line {node.lineno}, imports {module}, which the exercise does not "
                                     "allow; do without it.")
 
 
 def make_report(root, author):
-    """The report with this author on its cover; refused unless report/report.pdf shows the results as they are now."""
+    """Return the report with this author on its cover; refuse unless report/report.pdf shows the results of now."""
     folder = root / "report"
     template, results, pdf = folder / "report.typ", build.read_results(folder / "results"), folder / "report.pdf"
     if not pdf.exists():
@@ -57,13 +60,13 @@ def make_report(root, author):
     return build.render(template, results, author)
 
 
-def make_readme(author, paths):
-    """Who hands this in, and what each file is for: the first line of its docstring."""
+def make_readme(author, product):
+    """Return who hands this in, and what each file is for: the first line of its docstring."""
     lines = [author["name"], author["cse"], author["id"], ""]
-    width = 2 + max(len(path.name) for path in paths)
-    for path in paths:
-        about = (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
-        lines.append(f"{path.name:<{width}}{about}".rstrip())
+    width = 2 + max(map(len, product))
+    for name, source in product.items():
+        about = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        lines.append(f"{name:<{width}}{about}".rstrip())
     lines += [f"{'report.pdf':<{width}}The report.", "",
               "python sentiment_analysis.py    trains and tests the transformer on IMDB",
               "python generate_gpt2.py         writes sentences with GPT-2"]
@@ -71,18 +74,16 @@ def make_readme(author, paths):
 
 
 def make_zip(root, author):
-    """The bytes of the zip; entries carry no times, so that they depend on nothing but the input."""
+    """Return the bytes of the zip; entries carry no times, so that they depend on nothing but the input."""
     missing = [key for key, value in author.items() if not value]
     if missing:
         raise UserError(f"{', '.join(missing)} not given; name all of --name, --cse and --id "
                         "(make: NAME=, CSE= and ID=).")
     if not author["id"].isdecimal() or not author["id"].isascii():
         raise UserError(f"the ID is made of digits, and '{author['id']}' is not; give the right one with --id.")
-    paths = product_files(root)
-    check_imports(paths)
-    content = {"README": make_readme(author, paths).encode(),
-               **{path.name: path.read_bytes() for path in paths},
-               "report.pdf": make_report(root, author)}
+    product = product_files(root)
+    check_imports(product)
+    content = {"README": make_readme(author, product).encode(), **product, "report.pdf": make_report(root, author)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in content.items():
