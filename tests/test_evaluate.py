@@ -1,0 +1,46 @@
+"""`evaluate` and its metrics, beside plain counts on one review at a time."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import evaluate
+from models import MyTransformer
+from sentiment_analysis import REQUIRED, load_imdb_data
+from tests.toy import QUICK
+
+
+def test_metrics_are_plain_counts():
+    logits, labels = [2.0, -1.0, 0.5, -3.0, 0.0], [1, 1, 0, 0, 0]
+    losses = [math.log1p(math.exp(-x if y else x)) for x, y in zip(logits, labels, strict=True)]
+    assert evaluate.compute_metrics(torch.tensor(logits), torch.tensor(labels, dtype=torch.float32)) == {
+        "loss": pytest.approx(sum(losses) / 5), "accuracy": 3 / 5, "confusion": [[2, 1], [1, 1]]}
+
+
+def test_duplicates_count_in_one_accuracy_and_not_in_the_other(data):
+    _, _, test_set, *_, test_loader, vocab, _ = load_imdb_data(replace(REQUIRED, min_freq=2), data / "aclImdb",
+                                                               data / "cache")
+    model = MyTransformer(vocab, 500, 1)
+    test_set.duplicate = torch.arange(60) % 3 == 0
+    metrics = evaluate.test_metrics(model, test_loader)
+    assert not model.training
+    alone = map(test_set.__getitem__, range(60))
+    right = [(model(ids.unsqueeze(0)).item() > 0) == label.item() for ids, label in alone]
+    assert metrics["duplicates"] == 20
+    assert metrics["accuracy"] == pytest.approx(sum(right) / 60)
+    assert metrics["accuracy_without_duplicates"] == pytest.approx((sum(right) - sum(right[::3])) / 40)
+
+
+@pytest.mark.parametrize(("preset", "ngrams"), [("required", None), ("bonus", "labels"), ("bonus-unsup", "unsup")])
+def test_presets_learn_and_evaluate_prints_the_lines_of_the_training(call, data, tmp_path, preset, ngrams):
+    where = "--data-dir", data, "--cache-dir", data / "cache"
+    code, out, _ = call(*where, "--runs-dir", tmp_path, *QUICK, "--preset", preset, "--blocks", "2", "--epochs", "4")
+    *_, test, confusion, _ = out.splitlines()
+    assert (code, test[:15]) == (0, "IMDB test loss ")
+    assert call("evaluate", "--run", tmp_path / preset, *where) == (0, f"{test}\n{confusion}\n", "")
+    metrics = json.loads((tmp_path / preset / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["settings"]["ngrams"], metrics["settings"]["channels"] > 0) == (ngrams, ngrams is not None)
+    assert metrics["test"]["accuracy"] > 0.9
