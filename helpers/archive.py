@@ -105,6 +105,7 @@ def archive_members(path):
         for member in tar:
             if member.isfile():
                 yield member.name, member.size, lambda member=member: tar.extractfile(member).read()
+        file.seek(LARGEST_ARCHIVE)  # to the end, where gzip has its checksum
 
 
 def list_folder(folder, parts):
@@ -139,7 +140,7 @@ def read_files(source, parts):
                 if size > LONGEST_FILE or total > LARGEST_ARCHIVE:
                     raise tarfile.ReadError(f"{found[1]} has {size:,} bytes, all files {total:,}")
                 files[found[1]] = read()
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, ValueError, OSError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
             raise
         raise UserError(f"{source} is damaged, or not an archive ({error}); get it anew from {ARCHIVE_URL}.") from error

@@ -21,9 +21,9 @@ from torchtext.vocab import Vocab
 
 import sentiment_analysis
 from helpers import evaluate, reviews
+from helpers.archive import SAMPLE_DIR
 from helpers.batches import add_glove
 from helpers.predictor import MODEL
-from helpers.reviews import SAMPLE_DIR
 from sentiment_analysis import BONUS, REQUIRED, SAMPLE, Settings, load_imdb_data, set_seed
 from tests.toy import QUICK, refused, train_toy, without_times, write_archive_folder
 
