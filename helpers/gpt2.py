@@ -144,10 +144,10 @@ def hub_folder(name):
     address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     os.environ["HF_ENDPOINT"] = address = address if "://" in address else f"https://{address}"
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # both are read when the library is imported
-    from huggingface_hub import hf_hub_download  # it puts a file into the cache when it is whole
+    from transformers.utils import cached_file  # it puts a file into the cache when it is whole
 
     def fetch(**options):
-        return [Path(hf_hub_download(f"openai-community/{name}", file, **options)).parent for file in HUB_FILES][0]
+        return [Path(cached_file(f"openai-community/{name}", file, **options)).parent for file in HUB_FILES][0]
 
     with contextlib.suppress(OSError, ValueError):  # not in the cache
         return fetch(local_files_only=True)
