@@ -4,109 +4,85 @@
     python generate_gpt2.py --prefix "My name"            another prefix; the option can be repeated
     python generate_gpt2.py --weights DIR                 a local Hugging Face GPT-2 folder, without network
 
-Prints the sentences and writes `gpt2_sentences.json` and `gpt2_sentences.md` to `report/results/`. What cannot be had
+Prints the sentences and writes `gpt2_sentences.json` and `gpt2_sentences.md` to `report/results/`. What is unavailable
 is replaced by the next best thing, and a notice says so: transformers for minGPT, a small GPT of our own for gpt2.
 """
 
 import argparse
-import contextlib
-import importlib.util
-import io
 import json
-import logging
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
-import textwrap
 import time
-import urllib.request
-import warnings
-from dataclasses import dataclass
-from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from files import Parser, Unreachable, UserError, download, file_digest, number, run_command, whole_file
-
-# torch, spaCy, transformers and minGPT are imported where they are used, so that --help and refusals are quick.
+from helpers.cli import Parser, UserError, number, run_command
+from helpers.files import whole_file
+from helpers.gpt2 import MODELS, OWN_GPT, choose_folder, choose_gpt, load_writer, weights_files
+from helpers.sentences import first_sentence, has_words, make_splitter
 
 PREFIXES = ["My name", "This film", "She never", "Why does", "If you", "Two brothers", "Once upon", "Do not",
             "Nobody knows", "After midnight"]
 SENTENCES = 5  # for each prefix
 ROUNDS = 5  # of drawing: the first, and four for the samples that found no end
-ROWS = 100  # of a batch at most, which bounds the memory
-MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-OWN_GPT = Path(__file__).parent / "pretrained" / "gpt-reviews"
-MINGPT_URL = "https://github.com/karpathy/minGPT"
-MINGPT_COMMIT = "37baab71b9abea1b76ab957409a1cc2fbfba8a26"
-# transformers keeps these as the transposed matrices of its Conv1D.
-TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-BPE_CACHE = Path(".cache", "gpt2")
-BPE_FILES = {  # Hugging Face's name: OpenAI's name for the same bytes, and their SHA-256
-    "vocab.json": ("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
-    "merges.txt": ("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5")}
 
 
-# ---- The command
+def draw_sentences(writer, prefixes, settings, seed):
+    """Return five different sentences for each prefix, as a list of {"prefix", "sentence", "cut"}.
 
-def write_sentences(writer, prefixes, seed, settings):
-    """Draw the sentences; returns all that `gpt2_sentences.json` is to hold."""
-    import torch
-    room = writer.config.n_positions - max(len(writer.encode(prefix)) for prefix in prefixes)
+    Raises UserError if there is no room for so many tokens, or if the network repeats itself in all rounds.
+    """
+    import torch  # takes a second, for which no refusal should wait
+
+    nlp = make_splitter()
+    prompts = {prefix: writer.encode(prefix) for prefix in prefixes}
+    room = writer.positions - max(map(len, prompts.values()))
     if settings["max_new_tokens"] > room:
         raise UserError(f"{writer.facts['model']} has room for {room} new tokens; lower --max-new-tokens.")
+    torch.manual_seed(seed)
+    found = {prefix: {} for prefix in prefixes}  # sentence: whether it is complete
+    for _ in range(ROUNDS):
+        for length in sorted({len(ids) for ids in prompts.values()}):  # generate takes prompts of equal length
+            batch = [prefix for prefix in prefixes if len(prompts[prefix]) == length
+                     for _ in range(SENTENCES - sum(found[prefix].values()))]
+            if not batch:
+                continue
+            idx = torch.tensor([prompts[prefix] for prefix in batch], device=writer.device)  # (B, T)
+            drawn = writer.model.generate(idx, do_sample=True, **settings)  # (B, T + max_new_tokens)
+            for prefix, ids in zip(batch, drawn[:, length:].tolist(), strict=True):
+                sentence, complete = first_sentence(nlp, prefix + writer.decode(ids), len(prefix))
+                if has_words(sentence[len(prefix):]):
+                    found[prefix][sentence] = complete or found[prefix].get(sentence, False)
 
-    def draw(prompts, stopped):
-        return sample(writer.model, writer.config.n_head, torch.tensor(prompts), settings["max_new_tokens"],
-                      settings["temperature"], settings["top_k"], stopped)
-
-    started = time.time()
-    writer.set_seed(seed)
-    with tqdm(total=len(prefixes) * SENTENCES, desc=writer.facts["model"], unit=" sentences", leave=False) as bar:
-        sentences = draw_sentences(prefixes, writer.encode, writer.decode, draw, bar)
-    versions = {name: version(name) for name in ("torch", "transformers", "spacy", "numpy")}
-    return writer.facts | {
-        "seed": seed, "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
-        "versions": versions | {"python": platform.python_version()},
-        "seconds": round(time.time() - started, 1), "sentences": sentences}
-
-
-def as_table(result, width):
-    """The sentences for the terminal, wrapped to `width`."""
-    lines, last = [], None
-    column = 2 + max(len(one["prefix"]) for one in result["sentences"])
-    for one in result["sentences"]:
-        first = "" if one["prefix"] == last else one["prefix"]
-        last = one["prefix"]
-        lines += [""] * bool(first) + textwrap.wrap(
-            one["sentence"] + " [cut]" * one["cut"], width, initial_indent=f"{first:<{column}}- ",
-            subsequent_indent=" " * (column + 2))
-    return "\n".join(lines)
+    sentences = []
+    for prefix in prefixes:
+        chosen = sorted(found[prefix].items(), key=lambda item: not item[1])[:SENTENCES]  # the complete ones first
+        if len(chosen) < SENTENCES:
+            raise UserError(f"{ROUNDS} rounds gave only {len(chosen)} different sentences for '{prefix}'; "
+                            "raise --temperature, --top-k or --max-new-tokens.")
+        sentences += [{"prefix": prefix, "sentence": text, "cut": not complete} for text, complete in chosen]
+    return sentences
 
 
 def as_markdown(result):
-    """The Markdown table of a result."""
+    """Return the Markdown table of a result."""
     def plain(text):
         return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", text)
 
-    settings = result["settings"]
-    rows = [f"| {plain(one['prefix'])} | {plain(one['sentence'])}{' *(cut)*' * one['cut']} |\n"
-            for one in result["sentences"]]
-    return (f"Written by {result['model']} ({result['parameters']:,} parameters; {result['weights']} with SHA-256 "
-            f"`{result['weights_sha256']}`) through {result['backend']}: seed {result['seed']}, top-k "
-            f"{settings['top_k']}, temperature {settings['temperature']:g}, at most {settings['max_new_tokens']} new "
-            "tokens.\n\n| prefix | sentence |\n|---|---|\n" + "".join(rows))
+    lines = ["Written by {model} ({parameters:,} parameters; {weights} with SHA-256 `{weights_sha256}`) through "
+             "{backend}: seed {seed}, top-k {settings[top_k]}, temperature {settings[temperature]:g}, at most "
+             "{settings[max_new_tokens]} new tokens.\n".format(**result), "| prefix | sentence |", "|---|---|"]
+    for one in result["sentences"]:
+        lines.append(f"| {plain(one['prefix'])} | {plain(one['sentence'])}{' *(cut)*' if one['cut'] else ''} |")
+    return "\n".join(lines) + "\n"
 
 
 def two_words(text):
-    """An argparse type: a prefix of two words."""
+    """Return a prefix of two words: an argparse type."""
     words = text.split()
     if len(words) != 2 or not all(re.fullmatch(r"(?=.*[^\W_])[\w'’.,&-]+", word) for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} is not two words")
@@ -114,14 +90,14 @@ def two_words(text):
 
 
 def parse_args(argv=None):
-    """Options of the command line."""
+    """Return the options of the command line."""
     parser = Parser(description=__doc__.partition("\n")[0])
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--model", choices=MODELS, help="weights from the Hugging Face hub (default: "
-                         f"{MODELS[0]}, or {OWN_GPT.name} with a notice where it cannot be had)")
+    weights.add_argument("--model", choices=MODELS, help="weights from the Hugging Face hub (default: gpt2, or "
+                         f"{OWN_GPT.name} with a notice where it is unavailable)")
     weights.add_argument("--weights", metavar="DIR", help="local Hugging Face GPT-2 folder; needs no network")
-    parser.add_argument("--backend", choices=["mingpt", "transformers"], help="whose network and tokenizer to use "
-                        "(default: mingpt, or transformers with a notice where minGPT cannot be had)")
+    parser.add_argument("--backend", choices=["mingpt", "transformers"], help="whose network generates (default: "
+                        "mingpt, or transformers with a notice where minGPT is unavailable)")
     parser.add_argument("--mingpt-dir", metavar="DIR", help="clone of minGPT (default: the installed package, "
                         "./minGPT, or a clone made there)")
     parser.add_argument("--prefix", type=two_words, action="append", metavar='"TWO WORDS"',
@@ -129,40 +105,46 @@ def parse_args(argv=None):
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed (default: %(default)s)")
     parser.add_argument("--top-k", type=number(int, 1), default=40, metavar="K",
                         help="draw from the K likeliest tokens (default: %(default)s)")
-    parser.add_argument("--temperature", type=number(float, 0.01), metavar="T", help="below 1 is safer, above 1 is "
-                        "wilder (default: what the weights' generation_config.json says, else 1)")
+    parser.add_argument("--temperature", type=number(float, 0.01), metavar="T", help="below 1 is safer, above wilder "
+                        "(default: what the weights' generation_config.json says, else 1)")
     parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
                         help="limit of a sentence (default: %(default)s)")
-    parser.add_argument("--bfloat16", action="store_true", help="half precision on the CPU: twice as fast where the "
-                        "processor has instructions for it (a GPU takes float16 always)")
-    parser.add_argument("--out", metavar="DIR", default="report/results", help="folder of results (default: "
-                        "%(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("report/results"),
+                        help="folder of results (default: %(default)s)")
     return parser.parse_args(argv)
 
 
 def main():
     args = parse_args()
-    folder, name, from_hub = choose_folder(args)
-    weights_file(folder)  # refuses before minGPT is cloned
-    backend = choose_backend(args)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)  # fails before minutes of work, not after them
-    writer = load_writer(folder, name, backend, from_hub, args.bfloat16)
-    settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature or writer.temperature,
-                "top_k": args.top_k}
-    print("{model}: {parameters:,} parameters through {backend} on {device} in {precision}".format(**writer.facts))
-    result = write_sentences(writer, list(dict.fromkeys(args.prefix or PREFIXES)), args.seed, settings)
-    with whole_file(out / "gpt2_sentences.json") as data, whole_file(out / "gpt2_sentences.md") as table:
+    folder, name = choose_folder(args.model, args.weights)
+    weights_files(folder)  # refuses before minGPT is cloned
+    GPT = choose_gpt(args.backend, args.mingpt_dir)
+    args.out.mkdir(parents=True, exist_ok=True)  # fails before minutes of work, not after them
+    writer = load_writer(folder, name, GPT)
+    temperature = args.temperature or writer.temperature
+    if not (isinstance(temperature, int | float) and temperature >= 0.01):
+        raise UserError(f"{name}'s generation_config.json has temperature {temperature!r}; give another --temperature.")
+    top_k = min(args.top_k, writer.model.lm_head.out_features)
+    settings = {"max_new_tokens": args.max_new_tokens, "temperature": temperature, "top_k": top_k}
+    print("{model}: {parameters:,} parameters through {backend} on {device}".format(**writer.facts))
+    started = time.time()
+    with tqdm(desc=name, unit=" steps", leave=False) as bar:
+        writer.model.register_forward_hook(lambda *_: bar.update() and None)  # None: the output stays as it is
+        sentences = draw_sentences(writer, list(dict.fromkeys(args.prefix or PREFIXES)), settings, args.seed)
+    result = writer.facts | {
+        "seed": args.seed, "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
+        "versions": {name: version(name) for name in ("torch", "transformers", "spacy", "numpy")}
+        | {"python": platform.python_version()}, "seconds": round(time.time() - started, 1), "sentences": sentences}
+    with whole_file(args.out / "gpt2_sentences.json") as data, whole_file(args.out / "gpt2_sentences.md") as table:
         data.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         table.write_text(as_markdown(result), encoding="utf-8")
-    print(as_table(result, min(shutil.get_terminal_size((100, 24)).columns, 120)))
-    print(f"\n{len(result['sentences'])} sentences in {result['seconds']} s; {out} holds gpt2_sentences.json and "
-          "gpt2_sentences.md")
+    for i, one in enumerate(sentences):
+        print("\n" if i % SENTENCES == 0 else "", one["sentence"], " [cut]" if one["cut"] else "", sep="")
+    print(f"\n{len(sentences)} sentences in {result['seconds']} s; gpt2_sentences.json and .md are in {args.out}")
 
 
 if __name__ == "__main__":
-    # Threads that wait sleep instead of spinning: 9 times as fast where the cores have other work. torch reads it when
-    # it is imported.
+    # torch's threads sleep while they wait, instead of spinning: 9 times as fast where the cores have other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
     run_command(main)

@@ -8,6 +8,9 @@ A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.m
 expect in what time.
 """
 
+import helpers.runtime  # noqa: F401  before torch, whose threads it tells how to wait
+
+# isort: split
 import json
 import sys
 import time
@@ -20,6 +23,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from helpers import evaluate, predict
+from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_source
 from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits, split_by_movie
 from helpers.checkpoint import Checkpoint, run_identity
 from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
@@ -27,7 +31,7 @@ from helpers.evaluate import compute_metrics, print_test, test_metrics
 from helpers.files import only_process, whole_file, write_text
 from helpers.ngrams import load_channels
 from helpers.predictor import build_model, save_model
-from helpers.reviews import SAMPLE_DIR, choose_source, expected_digest, find_source, load_reviews
+from helpers.reviews import load_reviews
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory
 
 
@@ -195,8 +199,8 @@ def plot_losses(metrics, path):
 
 def parse_args(argv):
     """Return the options of a run, and the settings that were given: a dict from field of Settings to value."""
-    parser = Parser(description=__doc__.partition("\n")[0], epilog="Other commands, each with a --help of its own: "
-                    + ", ".join(COMMANDS))
+    parser = Parser(description="Train the transformer on the IMDB reviews and test it.",
+                    epilog=f"Other commands, each with a --help of its own: {', '.join(COMMANDS)}.")
     add_data_options(parser)
     parser.add_argument("--preset", choices=PRESETS, default="required", help="settings to start from (default: "
                         "%(default)s)")

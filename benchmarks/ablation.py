@@ -12,13 +12,13 @@ from pathlib import Path
 
 from benchmarks.common import data_parser, mean_and_sd, print_table, write_result
 from benchmarks.seeds import SEEDS
+from helpers.archive import find_source
 from helpers.batches import predict_logits
 from helpers.cli import run_command
 from helpers.evaluate import compute_metrics
 from helpers.files import write_text
 from helpers.ngrams import ORDERS
 from helpers.predictor import build_model
-from helpers.reviews import find_source
 from sentiment_analysis import BONUS, load_imdb_data, make_optimizer, set_seed, train_epoch
 
 KINDS = 2  # of channels in the preset: naive Bayes, linear; then the linear summands' sum over the review
@@ -67,9 +67,10 @@ def main():
             rows.append({"left out": what, "seed": seed, "valid loss": result["loss"],
                          "valid accuracy": result["accuracy"]})
             print_table(rows[-1:], header=len(rows) == 1)
-    write_result("ablation", {"seeds": args.seeds, "rows": [
-        {"what": what, **{f"valid_{name}": mean_and_sd([row[f"valid {name}"] for row in rows if row["left out"] == what])
-                          for name in ("accuracy", "loss")}} for what in ROWS]})
+    means = [{"what": what} | {
+        f"valid_{name}": mean_and_sd([row[f"valid {name}"] for row in rows if row["left out"] == what])
+        for name in ("accuracy", "loss")} for what in ROWS]
+    write_result("ablation", {"seeds": args.seeds, "rows": means})
 
 
 if __name__ == "__main__":

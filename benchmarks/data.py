@@ -15,9 +15,10 @@ from torchtext.vocab import Vocab
 from tqdm import tqdm
 
 from benchmarks.common import data_parser, print_table, write_result
+from helpers.archive import CONTENT_SHA256, find_source, read_files
 from helpers.batches import ReviewSet, build_vocab
 from helpers.cli import run_command
-from helpers.reviews import CONTENT_SHA256, find_source, read_files, read_reviews
+from helpers.reviews import LABELLED, read_reviews
 
 
 def skeleton(texts):
@@ -40,8 +41,7 @@ def ours(source):
 
 def main():
     source = find_source(data_parser(__doc__).parse_args().data_dir)
-    folders = [f"{part}/{label}" for part in ("train", "test") for label in ("pos", "neg")]
-    texts = {name: text.decode() for name, text in read_files(source, folders).items() if "urls_" not in name}
+    texts = {name: text.decode() for name, text in read_files(source, LABELLED).items() if "urls_" not in name}
     rows = []
     for _ in range(2):
         started = time.perf_counter()

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.common import data_parser, print_table, write_result
+from helpers.archive import CONTENT_SHA256, find_source
 from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab
 from helpers.cli import run_command
-from helpers.reviews import CONTENT_SHA256, find_source, load_reviews
+from helpers.reviews import load_reviews
 from helpers.runtime import keep_freed_memory
 from models import MyTransformer
 

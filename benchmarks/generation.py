@@ -1,6 +1,6 @@
 """Time of fifty samples at gpt2's size: ours, and minGPT's own `GPT.generate` called once a sample.
 
-    python -m benchmarks.generation        about 5 minutes on 2 cores; minGPT is found or cloned as by generate_gpt2.py
+    python -m benchmarks.generation        about 6 minutes on 2 cores; minGPT is found or cloned as by generate_gpt2.py
 
 One process, one network with random weights, ten prompts of two tokens five times each, 40 new tokens a sample with
 top-k 40. Ours draws the fifty before, amid and after minGPT's, and its median counts. Every fifth sample is then drawn
@@ -19,60 +19,49 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common import print_table, write_result
-from files import run_command
-from generate_gpt2 import find_mingpt, sample
+from helpers.cli import run_command
+from helpers.gpt2 import cached_gpt, choose_gpt
 
-PROMPTS, SENTENCES, NEW_TOKENS, TOP_K, HEADS, VOCABULARY = 10, 5, 40, 40, 12, 50257
-
-
-def make_model():
-    """minGPT's GPT at gpt2's size."""
-    from mingpt.model import GPT
-    config = GPT.get_default_config()
-    config.model_type, config.vocab_size, config.block_size = "gpt2", VOCABULARY, 1024
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
-        return GPT(config).eval()
+PROMPTS, SENTENCES, NEW_TOKENS, TOP_K, VOCABULARY = 10, 5, 40, 40, 50257
 
 
-def seconds(function):
-    """Wall-clock seconds of a call."""
+def seconds(kind, model, prompts):
+    """Return the wall-clock seconds in which the class `kind` draws NEW_TOKENS for each row of `prompts`."""
     started = time.perf_counter()
-    function()
+    kind.generate(model, prompts, NEW_TOKENS, do_sample=True, top_k=TOP_K)
     return time.perf_counter() - started
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--mingpt-dir", help="clone of minGPT")
-    find_mingpt(parser.parse_args().mingpt_dir)
+    GPT = choose_gpt("mingpt", parser.parse_args().mingpt_dir)
     torch.manual_seed(42)
-    model = make_model()
+    config = GPT.get_default_config()
+    config.model_type, config.vocab_size, config.block_size = "gpt2", VOCABULARY, 1024
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
+        CachedGPT = cached_gpt(GPT)
+        model = CachedGPT(config).eval()
     prompts = torch.randint(VOCABULARY, (PROMPTS, 2)).repeat_interleave(SENTENCES, dim=0)  # (50, 2)
 
-    def draw_ours():
-        drawn = sample(model, HEADS, prompts, NEW_TOKENS, top_k=TOP_K)
-        assert [len(ids) for ids in drawn] == [NEW_TOKENS] * len(prompts)
-
-    sample(model, HEADS, prompts[:5], 2)  # neither side pays for the first call
-    model.generate(prompts[:1], 2)
-    ours, theirs = [seconds(draw_ours)], 0.0
+    for kind in (CachedGPT, GPT):  # neither side pays for the first call
+        kind.generate(model, prompts[:1], 2)
+    batch, singles = [seconds(CachedGPT, model, prompts)], 0.0
     for row, prompt in enumerate(tqdm(prompts.split(1), desc="GPT.generate", unit=" samples", leave=False)):
-        theirs += seconds(lambda prompt=prompt: model.generate(prompt, NEW_TOKENS, do_sample=True, top_k=TOP_K))
+        singles += seconds(GPT, model, prompt)
         if row == len(prompts) // 2:
-            ours.append(seconds(draw_ours))
-    ours.append(seconds(draw_ours))
-    median = statistics.median(ours)
+            batch.append(seconds(CachedGPT, model, prompts))
+    batch.append(seconds(CachedGPT, model, prompts))
     greedy = prompts[::SENTENCES]
-    equal = torch.equal(torch.tensor(sample(model, HEADS, greedy, NEW_TOKENS, top_k=1)),
-                        model.generate(greedy, NEW_TOKENS)[:, 2:])
+    equal = torch.equal(CachedGPT.generate(model, greedy, NEW_TOKENS), GPT.generate(model, greedy, NEW_TOKENS))
 
-    tokens = len(prompts) * NEW_TOKENS
-    rows = [{"way": way, "seconds": round(took, 2), "ms a token": round(1000 * took / tokens, 2),
-             "ratio": round(theirs / took, 1)} for way, took in (("GPT.generate", theirs), ("ours", median))]
+    rows = [{"way": way, "seconds": round(took, 2), "ms a token": round(1000 * took / len(prompts) / NEW_TOKENS, 2),
+             "ratio": round(singles / took, 1)}
+            for way, took in (("GPT.generate", singles), ("ours", statistics.median(batch)))]
     print_table(rows)
     print(f"greedy ids {'equal' if equal else 'DIFFER'}")
     write_result("generation_speed", {"samples": len(prompts), "new_tokens": NEW_TOKENS, "top_k": TOP_K, "rows": rows,
-                                      "ours_seconds": [round(took, 2) for took in ours], "greedy_ids_equal": equal})
+                                      "ours_seconds": [round(took, 2) for took in batch], "greedy_ids_equal": equal})
 
 
 if __name__ == "__main__":

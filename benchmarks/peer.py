@@ -12,8 +12,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.common import data_parser, print_table, write_result
+from helpers.archive import CONTENT_SHA256, find_source
 from helpers.cli import run_command
-from helpers.reviews import CONTENT_SHA256, find_source, load_reviews
+from helpers.reviews import load_reviews
 
 
 def main():

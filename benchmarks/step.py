@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from benchmarks.common import data_parser, print_table, write_result
+from helpers.archive import find_source
 from helpers.cli import run_command
-from helpers.reviews import find_source
 from helpers.runtime import keep_freed_memory
 from models import MyTransformer
 from sentiment_analysis import load_imdb_data

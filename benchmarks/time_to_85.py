@@ -15,10 +15,11 @@ import fasttext
 import numpy as np
 
 from benchmarks.common import data_parser, print_table, write_result
+from helpers.archive import CONTENT_SHA256, find_source
 from helpers.batches import predict_logits
 from helpers.cli import run_command
 from helpers.evaluate import compute_metrics
-from helpers.reviews import CONTENT_SHA256, find_source, load_reviews
+from helpers.reviews import load_reviews
 from helpers.runtime import keep_freed_memory
 from models import MyTransformer
 from sentiment_analysis import Settings, load_imdb_data, make_optimizer, set_seed, train_epoch

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from helpers.cli import UserError
 from helpers.files import download, file_digest
-from helpers.reviews import ranges
+from helpers.tokens import ranges
 
 GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
 GLOVE_SHA256 = "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"

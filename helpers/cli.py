@@ -1,6 +1,8 @@
 """The command line: one sentence and an exit code for what goes wrong, and types of numbers."""
 
 import argparse
+import contextlib
+import os
 import sys
 from dataclasses import field, fields
 
@@ -50,7 +52,7 @@ def setting(default, description, **options):
 
 
 def parse_with_settings(parser, argv, settings):
-    """Return the options of a command line, and those of its options that are fields of a dataclass, if given, as a dict."""
+    """Return the options of a command line, and a dict of those that are fields of a dataclass and were given."""
     for one in fields(settings):
         if one.metadata["options"]:
             parser.add_argument("--" + one.name.replace("_", "-"), default=argparse.SUPPRESS, help=one.metadata["help"],
@@ -59,14 +61,33 @@ def parse_with_settings(parser, argv, settings):
     return args, {one.name: getattr(args, one.name) for one in fields(settings) if one.name in args}
 
 
+def note(message):
+    """Print a note to standard error; standard output is for answers."""
+    print(f"note: {message}", file=sys.stderr)
+
+
 def run_command(main):
-    """Call `main()` and end the process: 0 if it went well, 2 after one sentence, 130 after Ctrl-C."""
+    """Call `main()` and end the process.
+
+    The exit code is 0 if all went well, 2 after one sentence, 130 after Ctrl-C, and 141, without a word, if the reader
+    of the output went away, as `head` does.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: prints would go astray, and files take its number
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a notebook's
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
     message, code = None, 2
     try:
         main()
+        sys.stdout.flush()
         return
     except UserError as error:
         message = error
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(141)
     except OSError as error:  # a full disk, a folder that may not be written
         message = f"{error.filename or 'a file'}: {error.strerror or error}; mend that and run again."
     except KeyboardInterrupt:

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from helpers.archive import SAMPLE_DIR, expected_digest, find_source
 from helpers.batches import BucketLoader, predict_logits
 from helpers.cli import Parser, add_data_options
 from helpers.predictor import Predictor
-from helpers.reviews import SAMPLE_DIR, expected_digest, find_source, keep, load_reviews
+from helpers.reviews import keep, load_reviews
 from helpers.runtime import choose_device
 
 

@@ -6,15 +6,15 @@ again, so the n-grams that the word is part of are erased with it. Effects need 
 """
 
 import html
-import sys
 import unicodedata
 import warnings
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import torch
 
-from helpers.cli import UserError
+from helpers.cli import UserError, note
 from helpers.files import whole_file, write_text
 from helpers.predictor import classify, unlabelled
 
@@ -23,6 +23,8 @@ ATTENTION = 40  # tokens at most, or the words at the matrix's sides cannot be r
 TOKENS_AT_ONCE = 200_000  # of erased texts, which bounds the memory
 COLUMNS = 72  # characters in a line of the picture
 CHARACTER, LINE = 0.092, 0.27  # inches that one takes in a picture, at 11 points
+BLUE, RED, BLACK = "33,102,172", "178,24,43", "0,0,0"
+PAGE = Path(__file__).with_suffix(".html")
 
 
 def word_effects(predictor, reviews):
@@ -67,11 +69,11 @@ def write_explanations(predictor, reviews, paths):
     if len(words) <= min(ATTENTION, predictor.settings["max_len"]):
         weights = attention_weights(predictor, reviews)
     for path in paths:
-        if Path(path).suffix == ".html":
+        if Path(path).suffix.lower() == ".html":
             write_text(path, make_page(words, effects, weights, title))
         else:
             draw_picture(path, words, effects, weights, title)
-        print(f"note: {path} shows why", file=sys.stderr)  # standard output is for answers
+        note(f"{path} shows why")
 
 
 def shades(effects):
@@ -151,30 +153,4 @@ def make_page(words, effects, weights, title):
                  + "".join(f'<th class="up">{name}</th>' for name in names) + "</tr>\n"
                  + "".join(f"<tr><th>{name}</th>{row}</tr>\n" for name, row in zip(names, cells, strict=True))
                  + "</table>\n")
-    return PAGE.format(title=title, words=shown, table=table)
-
-
-BLUE, RED, BLACK = "33,102,172", "178,24,43", "0,0,0"
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-body {{ font: 18px/1.8 sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; }}
-span {{ padding: 0.1em 0.2em; border-radius: 0.2em; overflow-wrap: anywhere; }}
-table {{ border-collapse: collapse; font-size: 13px; line-height: 1.2; }}
-th {{ font-weight: normal; text-align: right; padding: 0 0.4em; }}
-th.up {{ writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 0.4em 0; }}
-td {{ width: 1.3em; height: 1.3em; border: 1px solid #ddd; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{words}</p>
-<p><small>Blue words move the result to positive, red ones to negative; point at one to see by how much its absence
-changes the logit.</small></p>
-{table}</body>
-</html>
-"""
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(title=title, words=shown, table=table)

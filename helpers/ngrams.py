@@ -22,7 +22,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.files import cached_arrays
-from helpers.reviews import keep, ranges
+from helpers.reviews import keep
+from helpers.tokens import ranges
 
 ORDERS = (1, 2, 3)
 FOLDS = 5
@@ -146,10 +147,9 @@ def fit_linear(codes, reviews, scale, labels):
     from sklearn.linear_model import LogisticRegression  # here, because it takes a second, and only a first start fits
     from sklearn.preprocessing import OneHotEncoder
 
-    rows, columns = (OneHotEncoder(categories=[np.arange(size)]).fit_transform(numbers[:, np.newaxis])
-                     for numbers, size in ((reviews, len(labels)), (codes, len(scale))))
-    columns.data *= scale[columns.indices]
-    model = LogisticRegression(C=1 / PENALTY).fit(rows.T @ columns, labels)  # (reviews, pairs) (pairs, G)
+    sparse_matrix = type(OneHotEncoder().fit_transform([[0]]))  # scipy's class; the exercise allows no import of scipy
+    X = sparse_matrix((scale[codes], (reviews, codes)), shape=(len(labels), len(scale)))
+    model = LogisticRegression(C=1 / PENALTY).fit(X, labels)
     return model.coef_[0] * scale, model.intercept_[0]
 
 
@@ -202,9 +202,11 @@ def build(reviews, train, min_reviews, seed):
     of_ngrams = np.stack([of_ngram for _, of_ngram in kinds], axis=1).astype(np.float16)
     table = NgramTable([reviews.words[i] for i in frequent], keys, of_ngrams, scale)
 
-    labelled = keep(reviews, reviews.labels >= 0)
-    channels = table.channels(labelled)
-    channels[np.repeat(train[:len(labelled.labels)], np.diff(labelled.starts))] = of_train / scale
+    labelled = reviews.labels >= 0
+    is_train = np.repeat(train[labelled], np.diff(reviews.starts)[labelled])  # of each token
+    channels = np.empty((len(is_train), len(scale)), np.float16)
+    channels[is_train] = of_train / scale
+    channels[~is_train] = table.channels(keep(reviews, labelled & ~train))
     return channels, table
 
 

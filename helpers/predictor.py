@@ -11,7 +11,8 @@ from helpers.batches import BucketLoader, ReviewSet, predict_logits
 from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
 from helpers.ngrams import ORDERS, NgramTable
-from helpers.reviews import Reviews, tokenize
+from helpers.reviews import Reviews
+from helpers.tokens import tokenize
 from models import MyTransformer
 
 MODEL = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"

@@ -1,13 +1,20 @@
-"""What torch and the C library are told before work begins, and what a result says of the machine it was made on."""
+"""What torch and the C library are told before work begins, and what a result says of the machine it was made on.
+
+To be imported before torch, which reads the environment when it is imported.
+"""
 
 import contextlib
 import ctypes
+import os
 import platform
 from importlib.metadata import version
 
-import torch
-
 from helpers.cli import UserError
+
+# torch's threads wait for each other by spinning. Where other work wants the cores, they keep it, and each other, from
+# running: after so many turns they sleep. On a quiet machine that costs nothing.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def keep_freed_memory():
@@ -23,6 +30,8 @@ def keep_freed_memory():
 
 def choose_device(name):
     """Return the torch device of that name; "auto" takes CUDA if there is any. Raises UserError without it."""
+    import torch  # here and below, because this module comes first
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -32,6 +41,8 @@ def choose_device(name):
 
 def describe_machine(device):
     """Return the device, the threads and the versions with which a result is made."""
+    import torch
+
     names = "torch", "torchtext", "spacy", "numpy"
     return {"device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
             "threads": torch.get_num_threads(),

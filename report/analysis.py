@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from helpers.archive import expected_digest, find_source, read_files
 from helpers.batches import predict_logits
 from helpers.cli import Parser, UserError, run_command
 from helpers.evaluate import compute_metrics
 from helpers.files import write_text
 from helpers.predictor import Predictor
-from helpers.reviews import expected_digest, find_source, load_reviews, read_files, tokenize
+from helpers.reviews import load_reviews
+from helpers.tokens import tokenize
 from models import MyLayerNorm, MySelfAttention
 from sentiment_analysis import Settings, load_imdb_data
 from tests.loops import MASK, SHAPES, attention_oracle, norm_oracle
@@ -33,7 +35,7 @@ EXAMPLES = 2  # of each label
 
 
 def layer_differences():
-    """Return the largest differences of each layer from its formula in loops, from PyTorch and from numerical gradients."""
+    """Return each layer's largest differences from its formula in loops, PyTorch and numerical gradients."""
     torch.manual_seed(0)
     found = {"attention": {"loops": 0, "pytorch": 0, "gradient": 0}, "norm": {"loops": 0, "pytorch": 0, "gradient": 0}}
 
@@ -63,7 +65,7 @@ def pytorch_attention(layer, x, mask):
 
 
 def gradients(layer, x, mask, real, step=1e-6):
-    """Yield pairs of analytic and numerical gradients of a random sum of the outputs, for the input and each parameter."""
+    """Yield the analytic and numerical gradients of a random sum of the outputs, for the input and each parameter."""
     x = x.clone().requires_grad_()
     factors = torch.randn_like(x) * real.unsqueeze(2)
     for tensor in (x, *layer.parameters()):
@@ -112,14 +114,15 @@ def confident_errors(texts, wrong, lengths, ratings, labels, probabilities):
         for i in surest:
             words = re.sub(r"(<br />)+", " ", texts[i]).split()
             cut = [] if len(words) <= EXAMPLE_WORDS else ["…"]
-            examples.append({"text": " ".join(words[:EXAMPLE_WORDS] + cut), "stars": int(ratings[i]), "label": label, "tokens": int(lengths[i]),
+            shown = " ".join(words[:EXAMPLE_WORDS] + cut)
+            examples.append({"text": shown, "stars": int(ratings[i]), "label": label, "tokens": int(lengths[i]),
                              "probability": float(probabilities[i])})
     return examples
 
 
 @torch.no_grad()
 def attention_of(sentence, model, vocab):
-    """Return the words of a sentence, the attention matrix of the first block, and the probability that it is positive."""
+    """Return a sentence's words, the first block's attention matrix, and the probability that it is positive."""
     words, tokens, _ = tokenize([sentence])
     words = [words[token] for token in tokens]
     ids = torch.tensor([[vocab.stoi[word] for word in words]])
@@ -144,7 +147,7 @@ def main():
     train_set, valid_set, test_set, _, _, loader, vocab, _ = load_imdb_data(
         settings, source, args.cache_dir, metrics["seed"])
     reviews = load_reviews(source, args.cache_dir, digest=expected_digest(source))
-    files = {name: text.decode() for name, text in read_files(source, ["test/neg", "test/pos"]).items()
+    files = {name: text.decode() for name, text in read_files(source, {"test/neg", "test/pos"}).items()
              if "/urls_" not in name}
 
     logits = predict_logits(model, loader, "test")

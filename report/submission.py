@@ -24,8 +24,8 @@ ALSO_ALLOWED = {"generate_gpt2.py": FOR_GPT2, "helpers/gpt2.py": FOR_GPT2}
 
 
 def product_files(root):
-    """Return the product: a dict from the name of each .py file, "helpers/cli.py" say, to its bytes."""
-    paths = [*root.glob("*.py"), *root.glob("helpers/*.py")]
+    """Return the product: a dict from the name of each file, "helpers/cli.py" say, to its bytes."""
+    paths = [*root.glob("*.py"), *root.glob("helpers/*.py"), *root.glob("helpers/*.html")]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
@@ -33,6 +33,8 @@ def check_imports(product):
     """Refuse a file that imports anything but the standard library, the product itself and what the exercise allows."""
     allowed = ALLOWED | set(sys.stdlib_module_names) | {name.split("/")[0].removesuffix(".py") for name in product}
     for name, source in product.items():
+        if not name.endswith(".py"):
+            continue
         try:
             tree = ast.parse(source, name)
         except (SyntaxError, ValueError) as error:
@@ -65,8 +67,9 @@ def make_readme(author, product):
     lines = [author["name"], author["cse"], author["id"], ""]
     width = 2 + max(map(len, product))
     for name, source in product.items():
-        about = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-        lines.append(f"{name:<{width}}{about}".rstrip())
+        about = (ast.get_docstring(ast.parse(source)) or "") if name.endswith(".py") else "The page of an explanation."
+        first = about.partition("\n")[0]
+        lines.append(f"{name:<{width}}{first}".rstrip())
     lines += [f"{'report.pdf':<{width}}The report.", "",
               "python sentiment_analysis.py    trains and tests the transformer on IMDB",
               "python generate_gpt2.py         writes sentences with GPT-2"]

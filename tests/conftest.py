@@ -9,8 +9,9 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest
 
 import sentiment_analysis
-from helpers import reviews
+from helpers import archive
 from helpers.cli import run_command
+from helpers.reviews import read_reviews
 from tests.toy import Server, write_archive_folder, write_tar
 
 
@@ -32,7 +33,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_archive_folder(folder / "aclImdb", films_per_list=10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reviews, "CONTENT_SHA256", reviews.read_reviews(folder / "aclImdb").digest)
+        patch.setattr(archive, "CONTENT_SHA256", read_reviews(folder / "aclImdb").digest)
         yield folder
 
 

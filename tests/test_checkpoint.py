@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import sentiment_analysis
-from helpers import reviews
+from helpers import archive, reviews
 from helpers.checkpoint import Checkpoint
 from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
@@ -109,7 +109,7 @@ def test_checkpoint_of_another_run_is_refused_and_stays(train, interrupted, monk
     if "--data-dir" in options:
         monkeypatch.chdir(tmp_path)
         write_archive_folder(Path("other", "aclImdb"), films_per_list=10, seed=1)
-        monkeypatch.setattr(reviews, "CONTENT_SHA256", reviews.read_reviews("other/aclImdb").digest)
+        monkeypatch.setattr(archive, "CONTENT_SHA256", reviews.read_reviews("other/aclImdb").digest)
     with pytest.raises(UserError, match=difference):
         train(*options, "--resume")
     assert path.read_bytes() == before
@@ -141,9 +141,9 @@ def test_diverging_run_keeps_the_last_good_checkpoint(train, step, value):
 HELPER = """
 import os, signal, sys, time
 import sentiment_analysis
-from helpers import reviews
+from helpers import archive
 from helpers.cli import run_command
-reviews.CONTENT_SHA256, runs, *options = sys.argv[1:]
+archive.CONTENT_SHA256, runs, *options = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
 
 def run(*more):
@@ -173,7 +173,7 @@ run("--name", "whole", "--cache-dir", "cache-of-its-own")
 def run_processes(code, data, tmp_path):
     """Run Python code after `HELPER` in a process of its own; return the folder of the runs, and what was printed."""
     helper = subprocess.run(
-        [sys.executable, "-c", HELPER + code, reviews.CONTENT_SHA256, tmp_path / "runs", "--data-dir", data,
+        [sys.executable, "-c", HELPER + code, archive.CONTENT_SHA256, tmp_path / "runs", "--data-dir", data,
          "--cache-dir", tmp_path / "cache", "--preset", "bonus", *QUICK], capture_output=True, text=True, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(sentiment_analysis.__file__).parent), "PYTHONUNBUFFERED": "1",
                           "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""})  # CUDA does not outlive a fork

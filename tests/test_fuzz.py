@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refused, train_toy, write_tar
 
-import features
-import imdb
-from files import UserError
+from helpers import archive, ngrams
+from helpers.archive import ARCHIVE
+from helpers.cli import UserError
+from helpers.reviews import load_reviews
+from tests.toy import refused, train_toy, write_tar
 
 CANARY = Path(tempfile.gettempdir(), f"fuzz-{os.getpid()}")  # appears if code from a file is executed
 
@@ -211,22 +212,22 @@ ARCHIVE_DAMAGES = [truncate, flip, overwrite, inside(truncate), inside(flip), in
 @pytest.fixture(scope="module")
 def archive(data, tmp_path_factory):
     """The toy data as the bytes of an archive."""
-    return write_tar(data / "aclImdb", tmp_path_factory.mktemp("archive") / imdb.ARCHIVE).read_bytes()
+    return write_tar(data / "aclImdb", tmp_path_factory.mktemp("archive") / ARCHIVE).read_bytes()
 
 
 @numbers(30, 200)
 @pytest.mark.filterwarnings("error")
 def test_damaged_archive_is_refused_or_read_right(archive, folder, monkeypatch, number):
-    monkeypatch.setattr(imdb, "LARGEST_ARCHIVE", 30_000_000)
-    chance, path = random.Random(number), Path(imdb.ARCHIVE)
+    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 30_000_000)
+    chance, path = random.Random(number), Path(ARCHIVE)
     path.write_bytes(archive)
-    intact = imdb.load_reviews(path, "intact", expected_digest=imdb.CONTENT_SHA256)
+    intact = load_reviews(path, "intact", digest=archive.CONTENT_SHA256)
     endings = {"refused": 0, "right": 0}
     for i in range(number):
         path.write_bytes(ARCHIVE_DAMAGES[i % len(ARCHIVE_DAMAGES)](chance, archive))
         started, reviews = time.process_time(), None
         with contextlib.suppress(UserError):
-            reviews = imdb.load_reviews(path, f"cache{i}", expected_digest=imdb.CONTENT_SHA256)
+            reviews = load_reviews(path, f"cache{i}", digest=archive.CONTENT_SHA256)
         assert time.process_time() - started < 5
         endings["right" if reviews else "refused"] += 1
         assert Path(f"cache{i}").exists() == bool(reviews)
@@ -236,7 +237,7 @@ def test_damaged_archive_is_refused_or_read_right(archive, folder, monkeypatch, 
                        for name in ("tokens", "starts", "labels", "test"))
     assert min(endings.values()) > 0
     assert {path.name for path in folder.iterdir() if not path.name.startswith("cache")} <= {
-        imdb.ARCHIVE, "intact.tar.gz", "intact"}
+        ARCHIVE, "intact.tar.gz", "intact"}
 
 
 # Models and caches
@@ -326,8 +327,8 @@ def pickled_arrays(chance, content):
 @pytest.mark.parametrize("kind", ["tokens", "channels"])
 def test_damaged_cache_is_made_again(data, folder, capsys, kind, number):
     def load():
-        reviews = imdb.load_reviews(data / "aclImdb", "cache")
-        channels, table = features.load_channels(reviews, ~reviews.test, 2, 42, "cache")
+        reviews = load_reviews(data / "aclImdb", "cache")
+        channels, table = ngrams.load_channels(reviews, ~reviews.test, "labels", 42, "cache")
         return [reviews.words, reviews.tokens, reviews.starts, reviews.labels, reviews.movies, reviews.test,
                 channels, table.words, *table.keys, table.values, table.scale]
 

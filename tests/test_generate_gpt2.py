@@ -1,88 +1,50 @@
-"""generate_gpt2.py beside transformers, and beside the real minGPT where it is (MINGPT_DIR=DIR, or ./minGPT)."""
+"""The command generate_gpt2: prefixes, drawing, results, refusals, and a network that is away, broken or there."""
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer
-from tqdm import tqdm
-from transformers import GPT2Config, GPT2LMHeadModel
 
 import generate_gpt2
-from files import Unreachable, UserError, run_command
-from generate_gpt2 import (
-    PREFIXES,
-    ROUNDS,
-    draw_sentences,
-    load_reference,
-    load_writer,
-    next_logits,
-    parse_args,
-    read_sample,
-    sample,
-    to_mingpt,
-    write_sentences,
-)
+from generate_gpt2 import PREFIXES, ROUNDS, draw_sentences, parse_args
+from helpers import gpt2
+from helpers.cli import UserError, run_command
+from helpers.files import file_digest
+from helpers.gpt2 import Writer
+from tests.tiny_gpt2 import BACKENDS, MINGPT, SETTINGS, make_tiny, only_tokenizer_json, write
 
 ROOT = Path(__file__).parent.parent
-MINGPT = Path(os.environ.get("MINGPT_DIR", ROOT / "minGPT")).resolve()
-BPE = Path(os.environ.get("GPT2_DIR") or Path(os.environ.get("IMDB_DIR", "nowhere"), "gpt2")).resolve()
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there: refused at once
-SETTINGS = {"max_new_tokens": 12, "temperature": 1.0, "top_k": 40}
-needs_mingpt = pytest.mark.skipif(not (MINGPT / "mingpt").is_dir(), reason="no minGPT: set MINGPT_DIR to a clone")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are quicker on one thread, above all where the cores have other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A Hugging Face folder of a tiny GPT-2 with random weights and a tokenizer of 300 tokens of its own."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator([*PREFIXES, "The name of this film is not what they should have given it."],
-                                  vocab_size=300, min_frequency=1, special_tokens=["<|endoftext|>"],
-                                  show_progress=False)
-    assert tokenizer.get_vocab_size() == 300
-    tokenizer.save_model(str(folder))
-    return folder
-
-
-@pytest.fixture
-def writable(folder, tmp_path):
-    """A copy of the folder that a test may damage."""
-    return Path(shutil.copytree(folder, tmp_path / "copy"))
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """Neither GitHub nor the hub answers, nothing is in the hub's cache, minGPT is not installed."""
-    def not_cached(*args, **options):
-        raise OSError("not in the cache")
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(generate_gpt2, "HUB", NOWHERE)
-    monkeypatch.setattr("transformers.utils.cached_file", not_cached)
-    monkeypatch.setattr(generate_gpt2, "MINGPT_URL", f"{NOWHERE}/minGPT")
-    monkeypatch.setattr(generate_gpt2, "importable", lambda name: False)
+    monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(gpt2, "MINGPT_URL", f"{NOWHERE}/minGPT")
+    monkeypatch.setitem(sys.modules, "mingpt", None)
 
 
 def run(monkeypatch, *options):
-    """The command as the shell would run it; returns the exit code."""
+    """Run the command as the shell would; return the exit code."""
     monkeypatch.setattr(sys, "argv", ["generate_gpt2.py", *map(str, options)])
     try:
         run_command(generate_gpt2.main)
@@ -92,7 +54,7 @@ def run(monkeypatch, *options):
 
 
 def refused(monkeypatch, capsys, *options):
-    """The one sentence with which the command refuses."""
+    """Return the one sentence with which the command refuses."""
     assert run(monkeypatch, *options) == 2
     error = capsys.readouterr().err.rpartition("\r")[2]  # what stands there when a progress bar has gone
     assert error.startswith("error: ")
@@ -100,11 +62,12 @@ def refused(monkeypatch, capsys, *options):
     return error
 
 
-# ---- Prefixes and sentences
+# ---- Prefixes
 
 def test_ten_default_prefixes_of_two_words():
     assert len(set(PREFIXES)) == 10
     assert parse_args(sum((["--prefix", prefix] for prefix in PREFIXES), [])).prefix == PREFIXES
+    assert parse_args(["--prefix", "  Don't   go "]).prefix == ["Don't go"]
 
 
 @pytest.mark.parametrize("prefix", ["", " ", "Name", "My first name", "My !", "<|endoftext|> is", "My na\nme is"])
@@ -113,77 +76,22 @@ def test_other_prefixes_are_refused(prefix):
         parse_args(["--prefix", prefix])
 
 
-def test_spaces_of_a_prefix_do_not_matter():
-    assert parse_args(["--prefix", "  Don't   go "]).prefix == ["Don't go"]
-
-
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("He met Dr. Smith and Lt. Col. Ray at 5 p.m. in St. Louis. Then he", "He met Dr. Smith and Lt. Col. Ray at 5 p.m. "
-                                                                          "in St. Louis."),
-    ("He left the U.S. Army in May. It was", "He left the U.S. Army in May."),
-    ("He left the U.S. The army was", "He left the U.S."),
-    ("He left with J. K. Rowling and J.R.R. Tolkien. They were", "He left with J. K. Rowling and J.R.R. Tolkien."),
-    ("He paid $3.50, or 3.5 percent. That is", "He paid $3.50, or 3.5 percent."),
-    ("He was No. 5 of vol. two, etc. and lost! But he", "He was No. 5 of vol. two, etc. and lost!"),
-    ("He asked, \"Why me?\" and left. She was", "He asked, \"Why me?\" and left."),
-    ("He said, \"I go. I do.\" She was", "He said, \"I go. I do.\""),
-    ("He said, “I go. I do.” She was", "He said, “I go. I do.”"),
-    ("He left. \"Why?\" she asked", "He left."),
-    ("He left (so they said.) The man", "He left (so they said.)"),
-    ("He left... and came?! The man", "He left... and came?!"),
-    ("He got a Ph.D. in law. The man", "He got a Ph.D. in law."),
-    ("He saw the film.It was long", "He saw the film."),
-    ("He left.  The man", "He left."),
-    ("He left.<|endoftext|>The man", "He left."),
-    ("He left in the U.S.<|endoftext|>", "He left in the U.S."),
-    ("He said \"no.\"\nThe man", "He said \"no.\""),
-])
-def test_sentence_ends(nlp, text, sentence):
-    assert read_sample(nlp, text, len("He")) == (True, sentence, True)
-
-
-@pytest.mark.parametrize("text", ["He met Dr. Smith", "He paid 3.", "He has a Ph.D", "He left. ", "He left. The", "He",
-                                  "He said, \"I left. I am the man", "He is No. 5 of them", "Yahoo! is big and"])
-def test_sentence_may_go_on(nlp, text):
-    assert read_sample(nlp, text, len("He"))[0] is False
-
-
-@pytest.mark.parametrize(("text", "shown"), [
-    ("My name<|endoftext|>The", "My name"), ("My name is\nJohn. The man", "My name is"),
-    ("My name is Dr.\n", "My name is Dr."), ("My name. The man", "My name."),
-    ("My name is \ufffd. The man", "My name is \ufffd."), ("My name is B\x07ob. The man", "My name is B\x07ob.")])
-def test_over_without_a_sentence(nlp, text, shown):
-    over, text, complete = read_sample(nlp, text, len("My name"))
-    assert (over, text, complete) == (True, shown, False)
-
-
-@pytest.fixture(scope="session")
-def nlp():
-    return generate_gpt2.make_splitter()
-
-
-# ---- Drawing: a stub takes the network's place, tokens are bytes
+# ---- Drawing: a stub takes the network's place, tokens are bytes, and 0 ends a text
 
 def draw_from(texts, prefixes=("My name", "It is")):
-    """draw_sentences with a network that says `texts(number of the draw, row)`; also returns how often it was asked."""
+    """draw_sentences with a network that says `texts(number of the draw, row)`; also return how often it was asked."""
     asked = []
 
-    def draw(prompts, stopped):
-        assert len({len(prompt) for prompt in prompts}) == 1
-        asked.append(len(prompts))
-        drawn = []
-        for row in range(len(prompts)):
-            ids = list(texts(len(asked), row).encode("utf-8"))
-            ends = (end for end in range(1, len(ids)) if stopped(row, ids[:end]))
-            drawn.append(ids[:next(ends, len(ids))])
-        return drawn
+    def generate(idx, do_sample, **settings):
+        asked.append(len(idx))
+        new = [list(texts(len(asked), row).encode("utf-8")) for row in range(len(idx))]
+        new = [ids + [0] * (60 - len(ids)) for ids in new]
+        return torch.cat((idx, torch.tensor(new)), dim=1)
 
-    sentences = draw_sentences(prefixes, lambda text: list(text.encode()), decode_bytes, draw, tqdm(disable=True))
-    return sentences, asked
-
-
-def decode_bytes(ids):
-    return bytes(ids).decode("utf-8", errors="replace")
+    tokenizer = SimpleNamespace(encode=lambda text, **options: list(text.encode()),
+                                decode=lambda ids, **options: bytes(ids).decode("utf-8", errors="replace"))
+    writer = Writer(SimpleNamespace(generate=generate), tokenizer, "cpu", {0}, 100, 1.0, {"model": "stub"})
+    return draw_sentences(writer, prefixes, SETTINGS, seed=1), asked
 
 
 def test_five_sentences_and_no_more_draws_than_needed():
@@ -213,79 +121,30 @@ def test_the_same_again_is_refused_in_the_end():
 
 
 def test_nothing_unprintable_is_shown():
-    sentences, _ = draw_from(lambda draw, row: f" {draw}{row}\ufffd \x07 a\u2028b. The<|endoftext|> end", ["My name"])
+    sentences, _ = draw_from(lambda draw, row: f" {draw}{row}\ufffd \x07 a\u2028b. The\0 end", ["My name"])
     text = "".join(one["sentence"] for one in sentences)
     assert text.isprintable()
     assert "\ufffd" not in text
-    assert "<|" not in text
-
-
-# ---- The network and the sampler beside transformers
-
-def test_cached_logits_equal_those_of_transformers(folder):
-    reference = load_reference(folder)
-    assert_cached_logits(reference, reference)
-
-
-def assert_cached_logits(model, reference):
-    """`model` through next_logits, a prompt and then token after token, against the whole sequence at once."""
-    ids = torch.randint(300, (3, 20), generator=torch.Generator().manual_seed(1))
-    cache = [torch.zeros(2, 3, 4, 20, 8) for _ in range(2)]
-    with torch.inference_mode():
-        expected = reference(ids).logits  # (B, T, V)
-        for past, now in [(0, 5)] + [(past, past + 1) for past in range(5, 20)]:
-            torch.testing.assert_close(next_logits(model, 4, ids[:, past:now], cache, past), expected[:, now - 1],
-                                       rtol=0, atol=1e-4)
-
-
-def test_greedy_equals_transformers(folder):
-    reference = load_reference(folder)
-    prompts = torch.tensor([[5, 6, 7], [50, 60, 70]])
-    expected = reference.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=30, do_sample=False,
-                                  pad_token_id=0, eos_token_id=None)
-    assert sample(reference, 4, prompts, 30, top_k=1) == expected[:, 3:].tolist()
-
-
-def test_rows_draw_the_same_whenever_the_others_end(folder):
-    reference = load_reference(folder)
-    prompts = torch.full((12, 2), 5)
-    torch.manual_seed(3)
-    whole = sample(reference, 4, prompts, 20)
-    torch.manual_seed(3)
-    lengths = [row + 1 for row in range(12)]
-    assert sample(reference, 4, prompts, 20, stopped=lambda row, ids: len(ids) == lengths[row]) == [
-        ids[:length] for ids, length in zip(whole, lengths, strict=True)]
-
-
-def test_tokens_are_drawn_as_often_as_they_should(folder):
-    reference = load_reference(folder)
-    prompt, temperature, top_k, count = torch.tensor([[5, 6]]), 1.7, 7, 20_000
-    with torch.inference_mode():
-        values, tokens = (reference(prompt).logits[0, -1] / temperature).topk(top_k)
-    torch.manual_seed(0)
-    drawn = torch.tensor(sample(reference, 4, prompt.expand(count, 2), 1, temperature, top_k))
-    shares = torch.stack([(drawn == token).float().mean() for token in tokens])
-    assert shares.sum() == pytest.approx(1)
-    torch.testing.assert_close(shares, values.softmax(0), rtol=0, atol=0.015)
+    assert "end" not in text
 
 
 # ---- The whole command
 
-def test_same_seed_same_sentences(folder):
-    writer = load_writer(folder, "tiny", "transformers")
-    first, again, other = (write_sentences(writer, ["My name"], seed, SETTINGS)["sentences"] for seed in (1, 1, 2))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_same_seed_same_sentences(folder, backend):
+    first, again, other = (write(folder, backend, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
-@pytest.mark.parametrize("backend", ["transformers", pytest.param("mingpt", marks=needs_mingpt)])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_command_writes_all(monkeypatch, capsys, folder, tmp_path, backend):
-    options = ["--mingpt-dir", MINGPT] if backend == "mingpt" else ["--backend", backend]
-    assert run(monkeypatch, "--weights", folder, "--out", tmp_path / "out", "--max-new-tokens", 10, *options) == 0
+    assert run(monkeypatch, "--weights", folder, "--backend", backend, "--mingpt-dir", MINGPT, "--top-k", 1000,
+               "--max-new-tokens", 10, "--out", tmp_path / "out") == 0
     result = json.loads((tmp_path / "out" / "gpt2_sentences.json").read_text(encoding="utf-8"))
     assert result["model"] == folder.name
     assert result["backend"] == backend
-    assert result["weights_sha256"] == generate_gpt2.file_digest(folder / "model.safetensors")
-    assert (result["seed"], result["settings"]["top_k"], result["settings"]["temperature"]) == (42, 40, 1.0)
+    assert result["weights_sha256"] == file_digest(folder / "model.safetensors")
+    assert (result["seed"], result["settings"]["top_k"], result["settings"]["temperature"]) == (42, 300, 1.0)
     assert {"torch", "transformers", "python"} < set(result["versions"])
     assert [one["prefix"] for one in result["sentences"][::5]] == PREFIXES
     assert len({one["sentence"] for one in result["sentences"]}) == 50
@@ -296,20 +155,22 @@ def test_command_writes_all(monkeypatch, capsys, folder, tmp_path, backend):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_folder_may_say_what_temperature_suits_it(monkeypatch, writable, tmp_path):
-    assert load_writer(writable, "tiny", "transformers").temperature == 1.0
-    (writable / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.7}', encoding="utf-8")
-    assert load_writer(writable, "tiny", "transformers").temperature == 0.7
-    options = "--weights", writable, "--backend", "transformers", "--prefix", "My name", "--out", tmp_path
-    for given, used in (([], 0.7), (["--temperature", "1.3"], 1.3)):
-        assert run(monkeypatch, *options, *given) == 0
-        assert json.loads((tmp_path / "gpt2_sentences.json").read_text())["settings"]["temperature"] == used
+def test_folder_may_say_what_temperature_suits_it(monkeypatch, capsys, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    options = "--weights", copy, "--backend", "transformers", "--prefix", "My name", "--out", tmp_path
+    for says, given, used in ((0.7, [], 0.7), ("hot", ["--temperature", 2], 2.0), ("hot", [], None), (0, [], None)):
+        (copy / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": says}))
+        if used:
+            assert run(monkeypatch, *options, *given) == 0
+            assert json.loads((tmp_path / "gpt2_sentences.json").read_text())["settings"]["temperature"] == used
+        else:
+            assert "--temperature" in refused(monkeypatch, capsys, *options)
 
 
-def test_markdown_shows_the_text_as_it_is(folder):
-    result = write_sentences(load_writer(folder, "tiny", "transformers"), ["My name"], 1, SETTINGS)
-    result["sentences"][0]["sentence"] = "a|b *c* <i>_"
-    assert r"a\|b \*c\* \<i\>\_" in generate_gpt2.as_markdown(result)
+def test_markdown_shows_the_text_as_it_is():
+    result = {"model": "gpt2", "parameters": 1, "weights": "w", "weights_sha256": "0", "backend": "mingpt", "seed": 1,
+              "settings": SETTINGS, "sentences": [{"prefix": "My name", "sentence": "a|b *c* <i>_", "cut": True}]}
+    assert r"| a\|b \*c\* \<i\>\_ *(cut)* |" in generate_gpt2.as_markdown(result)
 
 
 def test_results_are_whole_or_absent(monkeypatch, capsys, folder, tmp_path):
@@ -322,82 +183,25 @@ def test_results_are_whole_or_absent(monkeypatch, capsys, folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- Refusals
-
-def without(name):
-    return lambda folder: (folder / name).unlink()
-
-
-def truncate(folder):
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def truncate_bin(folder):
-    torch.save(load_reference(folder).state_dict(), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    path = folder / "pytorch_model.bin"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def lose_tensor(folder):
-    state = load_reference(folder).state_dict()
-    del state["transformer.h.1.mlp.c_fc.bias"]
-    torch.save(state, folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
-def change_config(**changes):
-    def change(folder):
-        path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return change
-
-
-def lose_token(folder):
-    path = folder / "vocab.json"
-    vocabulary = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({token: id for token, id in vocabulary.items() if id < 299}), encoding="utf-8")
-
-
-def spoil(name):
-    return lambda folder: (folder / name).write_text("{no", encoding="utf-8")
-
-
-@pytest.mark.parametrize(("damage", "words"), [
-    (shutil.rmtree, "no Hugging Face GPT-2 folder"), (without("config.json"), "no Hugging Face GPT-2 folder"),
-    (without("model.safetensors"), "no Hugging Face GPT-2 folder"), (without("vocab.json"), "has no vocab.json"),
-    (without("merges.txt"), "has no merges.txt"), (truncate, "damaged"), (truncate_bin, "damaged"),
-    (lose_tensor, "another kind of network"), (change_config(n_embd=48), "damaged"), (spoil("config.json"), "damaged"),
-    (change_config(vocab_size=400), "damaged"), (change_config(activation_function="relu"), "another kind of network"),
-    (lose_token, "299 tokens"), (spoil("vocab.json"), "damaged"), (spoil("merges.txt"), "damaged")])
-def test_unusable_folder(monkeypatch, capsys, writable, tmp_path, damage, words):
-    damage(writable)
-    assert words in refused(monkeypatch, capsys, "--weights", writable, "--backend", "transformers", "--out",
-                            tmp_path / "out")
-
-
 @pytest.mark.parametrize("options", [
-    ["--prefix", "One"], ["--model", "gpt5"], ["--model", "gpt2", "--weights", "x"], ["--top-k", "0"],
-    ["--temperature", "nan"], ["--seed", "-1"], ["--max-new-tokens", "x"], ["--mingpt-dir", "nowhere"]])
+    ["--prefix", "One"], ["--model", "gpt5"], ["--model", "gpt2", "--weights", "x"], ["--top-k", "0"], ["--bfloat16"],
+    ["--temperature", "nan"], ["--seed", "-1"], ["--max-new-tokens", "x"], ["--weights", "nowhere"]])
 def test_unusable_option(monkeypatch, capsys, tmp_path, options):
-    refused(monkeypatch, capsys, "--out", tmp_path, *options)
+    refused(monkeypatch, capsys, "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
 
 
-def test_more_tokens_than_the_network_has_room_for(monkeypatch, capsys, folder, tmp_path):
-    error = refused(monkeypatch, capsys, "--weights", folder, "--backend", "transformers", "--max-new-tokens", 64,
-                    "--out", tmp_path)
-    assert "--max-new-tokens" in error
+def test_options_that_do_not_fit_the_folder(monkeypatch, capsys, folder, tmp_path):
+    options = "--weights", folder, "--out", tmp_path
+    assert "--max-new-tokens" in refused(monkeypatch, capsys, *options, "--backend", "transformers", "--max-new-tokens",
+                                         64)
+    assert "not a clone of minGPT" in refused(monkeypatch, capsys, *options, "--mingpt-dir", tmp_path)
 
 
 # ---- Without a network
 
-def test_gpt2_by_name_stops(monkeypatch, capsys, no_network):
-    assert "gpt2" in refused(monkeypatch, capsys, "--model", "gpt2", "--backend", "transformers")
-
-
 def test_own_gpt_takes_the_place_of_gpt2(monkeypatch, capsys, no_network, folder):
-    monkeypatch.setattr(generate_gpt2, "OWN_GPT", folder)
+    monkeypatch.setattr(gpt2, "OWN_GPT", folder)
     assert run(monkeypatch, "--max-new-tokens", 8, "--prefix", "My name") == 0
     printed = capsys.readouterr().out
     assert printed.count("notice: ") == 2  # one for minGPT, one for gpt2
@@ -407,106 +211,114 @@ def test_own_gpt_takes_the_place_of_gpt2(monkeypatch, capsys, no_network, folder
     assert (result["model"], result["backend"]) == (folder.name, "transformers")
 
 
-def test_neither_gpt2_nor_own_gpt(monkeypatch, capsys, no_network, tmp_path):
-    monkeypatch.setattr(generate_gpt2, "OWN_GPT", tmp_path / "absent")
+def test_what_was_asked_for_by_name_is_not_replaced(monkeypatch, capsys, no_network, folder, tmp_path):
+    assert "gpt2" in refused(monkeypatch, capsys, "--model", "gpt2", "--backend", "transformers")
+    assert "--mingpt-dir" in refused(monkeypatch, capsys, "--weights", folder, "--backend", "mingpt")
+    assert not list(tmp_path.glob("*minGPT*"))
+    monkeypatch.setattr(gpt2, "OWN_GPT", tmp_path / "absent")
     assert "--weights" in refused(monkeypatch, capsys)
 
 
-def test_mingpt_by_name_stops(monkeypatch, capsys, no_network, folder):
-    assert "--mingpt-dir" in refused(monkeypatch, capsys, "--weights", folder, "--backend", "mingpt")
-    assert not list(Path().glob("*minGPT*"))
+# ---- A hub that is there: this server answers as the Hugging Face hub does
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers with the server's `files`, name -> bytes; weights by a redirect, as from the hub's storage."""
+
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        body, fault = self.server.files.get(name, b""), self.server.fault
+        digest = hashlib.sha256(body).hexdigest()
+        self.server.asked.append((self.command, name))
+        if fault == "login":
+            body, headers = b"<html>Log in to this network</html>", {"Content-Type": "text/html"}
+        elif name == "model.safetensors" and self.path != "/storage/model.safetensors":
+            body, headers = b"", {"Location": "/storage/model.safetensors", "X-Linked-Size": len(body),
+                                  "X-Linked-Etag": f'"{digest}"', "X-Repo-Commit": "c" * 40}
+        else:
+            headers = {"ETag": f'"{digest}"', "X-Repo-Commit": "c" * 40, "Accept-Ranges": "bytes"}
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        code = fault if isinstance(fault, int) else 302 if "Location" in headers else 206 if start else 200
+        self.send_response(code)
+        for key, value in (headers | {"Content-Length": len(body) - start}).items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            half = fault in ("truncated", "stalled") and len(body) > 10_000
+            self.wfile.write(body[start:start + (len(body) - start) // 2] if half else body[start:])
+            if fault == "stalled" and half:
+                self.server.over.wait(60)
+        self.close_connection = True
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
 
 
-def test_tokenizer_of_gpt2_out_of_reach(no_network, folder):
-    with pytest.raises(Unreachable):
-        generate_gpt2.tokenizer_files(folder, 50257, from_hub=True)  # what lies there is not GPT-2's
-    assert not list(Path(".cache").glob("*/*"))
+@contextlib.contextmanager
+def hub_server(folder, fault=None):
+    """Serve the files of a folder as those of gpt2, with a fault if there is to be one."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    server.asked, server.fault, server.over = [], fault, threading.Event()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
 
 
-def test_real_command_without_network(tmp_path):
-    environment = os.environ | {"HF_ENDPOINT": NOWHERE, "HF_HOME": str(tmp_path), "https_proxy": NOWHERE}
-    ended = subprocess.run([sys.executable, ROOT / "generate_gpt2.py", "--model", "gpt2", "--backend", "transformers"],
-                           cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("error: ")
+@pytest.fixture
+def served(folder, tmp_path):
+    """A folder with the tiny network and its tokenizer as the hub has them."""
+    served = Path(shutil.copytree(folder, tmp_path / "served"))
+    only_tokenizer_json(served)
+    return served
+
+
+def shell(folder, *options, **environment):
+    """Run the command in a process and a folder of its own, in which the hub's cache is, too."""
+    environment = os.environ | {"HF_HOME": str(folder / "hub"), "HF_HUB_DOWNLOAD_TIMEOUT": "1"} | environment
+    return subprocess.run([sys.executable, ROOT / "generate_gpt2.py", "--max-new-tokens", "8", "--prefix", "My name",
+                           "--out", "out", *options], cwd=folder, env=environment, capture_output=True, text=True,
+                          timeout=250, check=False)
+
+
+def test_gpt2_from_the_hub_and_then_from_its_cache(served, tmp_path):
+    mingpt = ("--mingpt-dir", MINGPT) if (MINGPT / "mingpt").is_dir() else ("--backend", "transformers")
+    results = []
+    with hub_server(served) as hub:
+        for endpoint, backend in ((hub.url, mingpt), (NOWHERE, ("--backend", "transformers"))):
+            ended = shell(tmp_path, *backend, HF_ENDPOINT=endpoint, PYTHONWARNINGS="error")
+            assert (ended.returncode, "notice" in ended.stdout) == (0, False), ended.stderr
+            results.append(json.loads((tmp_path / "out" / "gpt2_sentences.json").read_text(encoding="utf-8")))
+        assert ("GET", "model.safetensors") in hub.asked
+    assert results[0]["model"] == "gpt2"
+    assert results[0]["weights_sha256"] == file_digest(served / "model.safetensors")
+    assert results[0]["sentences"] == results[1]["sentences"]
+
+
+def test_hub_that_answers_with_something_else(served, tmp_path):
+    def ask(fault):
+        (tmp_path / str(fault)).mkdir()
+        with hub_server(served, fault) as hub:
+            return shell(tmp_path / str(fault), "--model", "gpt2", HF_ENDPOINT=hub.url)
+
+    with ThreadPoolExecutor() as pool:  # they wait for time-outs
+        for ended in pool.map(ask, (404, 500, "login", "truncated", "stalled")):
+            assert ended.returncode == 2
+            assert ended.stderr.splitlines()[-1].startswith("error: gpt2 is unavailable: ")
+            assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.rglob("snapshots/*/model.safetensors"))
+    assert not list(tmp_path.glob("*/out"))
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9", "", "http://", "no address at all"])
+def test_hub_out_of_reach(tmp_path, endpoint):
+    ended = shell(tmp_path, "--model", "gpt2", HF_ENDPOINT=endpoint, https_proxy=NOWHERE)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: gpt2 is unavailable: ")
     assert ended.stderr.count("\n") == 1
-
-
-@pytest.mark.skipif(not shutil.which("git"), reason="no git")
-def test_clone_is_whole_or_absent(monkeypatch, tmp_path):
-    def git(*options):
-        return subprocess.run(["git", "-C", tmp_path / "origin", "-c", "user.name=a", "-c", "user.email=b", *options],
-                              check=True, capture_output=True, text=True).stdout.strip()
-
-    (tmp_path / "origin" / "mingpt").mkdir(parents=True)
-    (tmp_path / "origin" / "mingpt" / "model.py").write_text("GPT = None\n")
-    git("init", "--quiet")
-    git("add", ".")
-    git("commit", "--quiet", "-m", "first")
-    commit = git("rev-parse", "HEAD")
-    git("rm", "--quiet", "-r", "mingpt")
-    git("commit", "--quiet", "-m", "second")
-    monkeypatch.setattr(generate_gpt2, "probe", lambda url: None)
-    monkeypatch.setattr(generate_gpt2, "MINGPT_URL", str(tmp_path / "origin"))
-    monkeypatch.setattr(generate_gpt2, "MINGPT_COMMIT", "0" * 40)
-    with pytest.raises(Unreachable):
-        generate_gpt2.clone_mingpt(tmp_path / "minGPT")
-    assert [path.name for path in tmp_path.iterdir()] == ["origin"]
-    monkeypatch.setattr(generate_gpt2, "MINGPT_COMMIT", commit)
-    generate_gpt2.clone_mingpt(tmp_path / "minGPT")
-    assert (tmp_path / "minGPT" / "mingpt" / "model.py").is_file()
-
-
-# ---- Beside the real minGPT
-
-@pytest.fixture(params=["model.safetensors", "pytorch_model.bin"])
-def pair(request, writable):
-    """(minGPT's GPT by our loader, transformers' GPT2LMHeadModel) of the same folder."""
-    generate_gpt2.find_mingpt(MINGPT)
-    if request.param == "pytorch_model.bin":
-        torch.save(load_reference(writable).state_dict(), writable / request.param)
-        (writable / "model.safetensors").unlink()
-    assert generate_gpt2.weights_file(writable).name == request.param
-    reference = load_reference(writable)
-    return to_mingpt(reference), reference
-
-
-@needs_mingpt
-def test_loader_gives_the_logits_of_transformers(pair):
-    model, reference = pair
-    ids = torch.randint(300, (3, 64), generator=torch.Generator().manual_seed(2))
-    with torch.inference_mode():
-        torch.testing.assert_close(model(ids)[0], reference(ids).logits, rtol=0, atol=1e-4)
-    assert_cached_logits(model, reference)
-
-
-@needs_mingpt
-@pytest.mark.parametrize("length", [1, 2, 7, 24])
-def test_cached_greedy_equals_generate(pair, length):
-    model, _ = pair
-    prompts = torch.randint(300, (4, length), generator=torch.Generator().manual_seed(length))
-    assert sample(model, 4, prompts, 40, top_k=1) == model.generate(prompts, 40)[:, length:].tolist()
-
-
-@needs_mingpt
-@pytest.mark.skipif(not BPE.is_dir(), reason="no tokenizer of GPT-2: set GPT2_DIR, or IMDB_DIR with gpt2/ in it")
-@pytest.mark.parametrize("text", [
-    "My name", "Hello!! I'm Andrej. It's 2022, we'll see \U0001f917\U0001f468‍\U0001f469‍\U0001f467 :D",
-    "  two  spaces\tand\n\n tabs \u00a0\u3000", "naïve café — “quotes” … Ω≈ç√", "DON'T don't 3.50 x2\r\n", "\x00\x7f"])
-def test_tokenizer_of_gpt2(text):
-    generate_gpt2.find_mingpt(MINGPT)
-    from mingpt.bpe import Encoder
-    paths = generate_gpt2.tokenizer_files(BPE, 50257, from_hub=True)
-    encoder = Encoder(*generate_gpt2.read_tokenizer(paths, 50257))
-    theirs = ByteLevelBPETokenizer(*map(str, paths))
-    assert encoder.encode(text) == theirs.encode(text).ids
-    assert encoder.decode(encoder.encode(text)) == text
-
-
-@needs_mingpt
-def test_both_backends_write_the_same(folder):
-    generate_gpt2.find_mingpt(MINGPT)
-    results = [write_sentences(load_writer(folder, "tiny", backend), PREFIXES[:2], 42, SETTINGS)["sentences"]
-               for backend in ("mingpt", "transformers")]
-    assert results[0] == results[1]

@@ -1,49 +1,48 @@
-"""The n-gram channels beside plain Python counts on a toy corpus, and beside scikit-learn's logistic regression."""
+"""The n-gram channels beside plain Python counts on a toy corpus, and the linear fit beside its own optimality."""
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
 
-import features
-from features import Table, build, find_ngrams, fit_linear, frequent_keys, load_channels, ratios_without_own_movie
-from imdb import Reviews
+from helpers import ngrams
+from helpers.ngrams import NgramTable, build, find_ngrams, fit_linear, frequent_keys, load_channels
+from helpers.reviews import Reviews
 
+ORDERS = (1, 2, 3)
 WORDS = ["a", "good", "bad", "film", "not", "very", "rare"]
 
 
 @pytest.fixture(params=[False, True], ids=["labels", "unsup"])
 def corpus(request):
-    """Reviews of words whose label they tell: of 12 films for training, 3 for validation, 3 for test, unlabelled."""
-    chance = np.random.default_rng(1)
-    films = [film for film in range(18) for _ in range(3)] + [film for film in range(18, 24) for _ in range(3)]
-    part = np.repeat(["train", "valid", "test", "unsup"], [36, 9, 9, 18])
+    """Reviews of words whose label they tell: of 12 films for training, 3 for validation, 3 for test, 6 unlabelled."""
+    chance, part = np.random.default_rng(1), np.repeat(["train", "valid", "test", "unsup"], [36, 9, 9, 18])
     if not request.param:
-        films, part = films[:54], part[:54]
-    labels = chance.integers(0, 2, len(films))
+        part = part[:54]
+    labels = chance.integers(0, 2, len(part))
     texts = [chance.choice(6, chance.integers(0, 9), p=[.2, .3, .1, .15, .15, .1] if label else
                            [.2, .1, .3, .15, .15, .1]) for label in labels]
     texts[0] = np.append(texts[0], 6)  # one word stands in one review
     labels[part == "unsup"] = -1
-    reviews = Reviews(WORDS, np.concatenate(texts).astype(np.int32), np.cumsum([0, *map(len, texts)]), labels,
-                      np.array(films), part == "test", "toy")
-    return reviews, part == "train"
+    data = Reviews(WORDS, np.concatenate(texts).astype(np.int32), np.cumsum([0, *map(len, texts)]), labels,
+                   np.arange(len(part)) // 3, part == "test", np.zeros(len(part), bool), "toy")
+    return data, part == "train"
 
 
-def texts_of(reviews):
-    return [reviews.tokens[a:b].tolist() for a, b in zip(reviews.starts[:-1], reviews.starts[1:], strict=True)]
+def texts_of(data):
+    return [data.tokens[a:b].tolist() for a, b in zip(data.starts[:-1], data.starts[1:], strict=True)]
 
 
 def ngrams_of(text, order):
-    """The n-gram that ends at each token, None where there is none."""
+    """Return the n-gram that ends at each token, None where there is none."""
     return [tuple(text[i - order + 1:i + 1]) if i >= order - 1 else None for i in range(len(text))]
 
 
 def held(text):
-    """The distinct n-grams of a text."""
-    return {gram for order in (1, 2, 3) for gram in ngrams_of(text, order) if gram}
+    """Return the distinct n-grams of a text."""
+    return {gram for order in ORDERS for gram in ngrams_of(text, order) if gram}
 
 
 def naive_bayes(gram, texts, labels):
@@ -52,186 +51,133 @@ def naive_bayes(gram, texts, labels):
     return math.log((p + 1) / (n + 1)) if p + n >= 2 else 0.0
 
 
-def train_texts(reviews, train):
-    return [text for text, chosen in zip(texts_of(reviews), train, strict=True) if chosen], reviews.labels[train]
+def number_of(gram):
+    return sum(word * 7**back for back, word in enumerate(reversed(gram)))
 
 
-def code_of(gram, num_words):
-    return sum(word * num_words**back for back, word in enumerate(reversed(gram)))
-
-
-def find(reviews, min_reviews):
-    keys = [frequent_keys(reviews.tokens, reviews.starts, order, 7, min_reviews) for order in (1, 2, 3)]
-    return keys, find_ngrams(reviews.tokens, reviews.starts, 7, keys)
-
-
-# The n-grams
+def per_review(values, data):
+    """Return the rows of each labelled review's tokens, and its number: values (tokens of labelled reviews, C)."""
+    labelled = np.flatnonzero(data.labels >= 0)
+    rows = np.split(values, np.cumsum(np.diff(data.starts)[labelled]))
+    assert len(rows.pop()) == 0
+    return list(zip(labelled, rows, strict=True))
 
 
 @pytest.mark.parametrize("min_reviews", [1, 2, 5])
-def test_frequent_ngrams_are_those_that_reviews_hold(corpus, min_reviews):
-    reviews, _ = corpus
-    count = Counter(gram for text in texts_of(reviews) for gram in held(text))
-    for order in (1, 2, 3):
-        expected = sorted(code_of(gram, 7) for gram, n in count.items() if len(gram) == order and n >= min_reviews)
-        assert frequent_keys(reviews.tokens, reviews.starts, order, 7, min_reviews).tolist() == expected
-
-
-def test_ngrams_are_found_where_they_stand(corpus):
-    reviews, _ = corpus
-    keys, ngrams = find(reviews, 2)
-    columns = [(order, key) for order in (1, 2, 3) for key in keys[order - 1].tolist()]
-    pairs = list(zip(ngrams.reviews.tolist(), ngrams.codes.tolist(), strict=True))
-    expected = {(i, columns.index((len(gram), code_of(gram, 7)))) for i, text in enumerate(texts_of(reviews))
-                for gram in held(text) if (len(gram), code_of(gram, 7)) in columns}
-    assert len(pairs) == len(set(pairs))
-    assert set(pairs) == expected
-    for order in (1, 2, 3):
-        wanted = [(i, (order, code_of(gram, 7)) if gram else None)
-                  for i, text in enumerate(texts_of(reviews)) for gram in ngrams_of(text, order)]
-        for pair, (i, column) in zip(ngrams.at[order - 1].tolist(), wanted, strict=True):
-            if column in columns:
-                assert pairs[pair] == (i, columns.index(column))
-            else:
-                assert pair == -1
+def test_frequent_ngrams_are_found_where_they_stand(corpus, min_reviews):
+    data, _ = corpus
+    texts = texts_of(data)
+    count = Counter(gram for text in texts for gram in held(text))
+    grams = sorted((gram for gram, reviews in count.items() if reviews >= min_reviews),
+                   key=lambda gram: (len(gram), number_of(gram)))
+    keys = [frequent_keys(data.tokens, data.starts, order, 7, min_reviews) for order in ORDERS]
+    assert [array.tolist() for array in keys] == [
+        [number_of(gram) for gram in grams if len(gram) == order] for order in ORDERS]
+    found = find_ngrams(data.tokens, data.starts, 7, keys)
+    pairs = [(row, grams[code]) for row, code in zip(found.reviews.tolist(), found.codes.tolist(), strict=True)]
+    assert sorted(pairs) == sorted((i, gram) for i, text in enumerate(texts) for gram in held(text) if gram in grams)
+    for order in ORDERS:
+        standing = [(i, gram) for i, text in enumerate(texts) for gram in ngrams_of(text, order)]
+        assert [pairs[pair] if pair >= 0 else None for pair in found.at[order - 1].tolist()] == [
+            (i, gram) if gram in grams else None for i, gram in standing]
 
 
 def test_words_without_id_break_ngrams():
     keys = [np.array([0, 1]), np.array([1]), np.array([1])]
-    ngrams = find_ngrams(np.array([0, 1, -1, 0, 1, 0]), np.array([0, 5, 6]), 2, keys)
-    assert ngrams.at.tolist() == [[0, 1, -1, 0, 1, 2], [-1, 3, -1, -1, 3, -1], [-1] * 6]
+    found = find_ngrams(np.array([0, 1, -1, 0, 1, 0]), np.array([0, 5, 6]), 2, keys)
+    assert found.at.tolist() == [[0, 1, -1, 0, 1, 2], [-1, 3, -1, -1, 3, -1], [-1] * 6]
 
 
-def test_ratio_is_counted_without_the_reviews_own_movie(corpus):
-    reviews, train = corpus
-    keys, ngrams = find(reviews, 1)
-    chosen = train[ngrams.reviews]
-    codes, rows = ngrams.codes[chosen], ngrams.reviews[chosen]
-    ratios = ratios_without_own_movie(codes, reviews.labels[rows].astype(float), reviews.movies[rows],
-                                      sum(map(len, keys)))
-    columns = [(order, key) for order in (1, 2, 3) for key in keys[order - 1].tolist()]
-    grams = {(len(gram), code_of(gram, 7)): gram for text in texts_of(reviews) for gram in held(text)}
-    texts = texts_of(reviews)
-    for ratio, code, row in zip(ratios.tolist(), codes.tolist(), rows.tolist(), strict=True):
-        others = [i for i in np.flatnonzero(train) if reviews.movies[i] != reviews.movies[row]]
-        expected = naive_bayes(grams[columns[code]], [texts[i] for i in others], reviews.labels[others])
-        assert ratio == pytest.approx(expected, abs=1e-12)
-    assert np.ptp(ratios) > 1
-
-
-def test_linear_fit_is_scikit_learns():
+def test_linear_fit_is_where_the_loss_is_least():
+    """The gradient of the sum of log(1 + exp(-y z)) + penalty / 2 |w|² vanishes there; it is convex, so only there."""
     chance = np.random.default_rng(0)
-    X = chance.random((60, 8)) < 0.4
-    scale = chance.normal(size=8)
+    X, scale = chance.random((60, 8)) < 0.4, chance.normal(size=8)
     labels = (X @ chance.normal(size=8) + 0.5 * chance.normal(size=60) > 0).astype(float)
     rows, codes = np.nonzero(X)
-    summands, intercept = fit_linear(codes, rows, scale, labels, penalty=2.0, steps=200)
-    other = LogisticRegression(C=0.5, tol=1e-10, max_iter=1000).fit(X * scale, labels)
-    np.testing.assert_allclose(summands, other.coef_[0] * scale, atol=1e-4)
-    assert intercept == pytest.approx(other.intercept_[0], abs=1e-4)
+    order = chance.permutation(len(rows))
+    summands, intercept = fit_linear(codes[order], rows[order], scale, labels)
+    errors = 1 / (1 + np.exp(-(X @ summands + intercept))) - labels
+    gradient = np.append((X * scale).T @ errors + ngrams.PENALTY * summands / scale, errors.sum())
+    np.testing.assert_allclose(gradient, 0, atol=5e-3)
+    assert np.abs(summands).max() > 0.1
 
 
-# The channels
-
-
-def test_naive_bayes_channels_are_plain_counts(corpus):
-    reviews, train = corpus
-    channels, table = build(reviews, train, 1, seed=0)
-    values = channels * table.scale
-    kinds = 3 if (reviews.labels < 0).any() else 2
-    assert values.shape == ((reviews.labels >= 0) @ np.diff(reviews.starts), 4 * kinds - 1)
-    texts, first = texts_of(reviews), 0
-    for i in np.flatnonzero(reviews.labels >= 0):
-        others = train & (reviews.movies != reviews.movies[i]) if train[i] else train
-        counted, labels = train_texts(reviews, others)
-        for order in (1, 2, 3):
-            expected = [naive_bayes(gram, counted, labels) if gram else 0 for gram in ngrams_of(texts[i], order)]
-            np.testing.assert_allclose(values[first:first + len(texts[i]), (order - 1) * kinds], expected, atol=4e-3)
-        first += len(texts[i])
-    assert first == len(values)
-
-
-def test_last_channels_are_sums_over_the_review(corpus):
-    """Of the linear, then of the soft summands, each distinct n-gram once: the table says what each is worth."""
-    reviews, train = corpus
-    channels, table = build(reviews, train, 1, seed=0)
-    values, texts, first = channels * table.scale, texts_of(reviews), 0
-    worth = {}
-    column = 0
-    for order, keys in zip((1, 2, 3), table.keys, strict=True):
-        for key in keys.tolist():
-            worth[order, key], column = table.values[column].astype(float), column + 1
-    for i in np.flatnonzero(reviews.labels >= 0):
+def test_channels_are_plain_counts_and_sums_over_the_review(corpus):
+    """Naive Bayes' are counted without a training review's own film; sums are of the values in the table."""
+    data, train = corpus
+    channels, table = build(data, train, 1, seed=0)
+    texts, kinds = texts_of(data), table.values.shape[1]
+    assert table.words == WORDS
+    assert kinds == (3 if (data.labels < 0).any() else 2)
+    assert channels.shape[1] == 4 * kinds - 1
+    keys = [(order, key) for order, of_order in zip(ORDERS, table.keys, strict=True) for key in of_order.tolist()]
+    value_of = dict(zip(keys, table.values.astype(float), strict=True))
+    for i, rows in per_review(channels * table.scale, data):
+        counted = np.flatnonzero(train & (data.movies != data.movies[i]) if train[i] else train)
+        for order in ORDERS:
+            expected = [gram and naive_bayes(gram, [texts[j] for j in counted], data.labels[counted]) or 0.0
+                        for gram in ngrams_of(texts[i], order)]
+            np.testing.assert_allclose(rows[:, (order - 1) * kinds], expected, atol=4e-3)
         if not train[i]:
-            grams = {(len(gram), code_of(gram, len(table.words))) for gram in held(texts[i])}
-            total = sum((worth[gram] for gram in grams if gram in worth), np.zeros(table.values.shape[1]))[1:]
-            for row in values[first:first + len(texts[i])]:
-                np.testing.assert_allclose(row[-len(total):], total, atol=2e-2)
-        first += len(texts[i])
+            total = sum((value_of[len(gram), number_of(gram)] for gram in held(texts[i])
+                         if (len(gram), number_of(gram)) in value_of), np.zeros(kinds))[1:]
+            np.testing.assert_allclose(rows[:, 3 * kinds:], np.tile(total, (len(rows), 1)), atol=2e-2)
 
 
 def test_labels_of_a_film_do_not_reach_its_own_training_reviews(corpus):
     """The rule of the module: turn a film's labels round, and the channels of its own reviews stay."""
-    reviews, train = corpus
-    labelled = np.repeat(reviews.movies[reviews.labels >= 0], np.diff(reviews.starts)[reviews.labels >= 0])
-    channels, table = build(reviews, train, 1, seed=0)
-    turned = np.where((reviews.movies == 4) & train, 1 - reviews.labels, reviews.labels)
-    others, other_table = build(Reviews(**vars(reviews) | {"labels": turned}), train, 1, seed=0)
+    data, train = corpus
+    turned = np.where((data.movies == 4) & train, 1 - data.labels, data.labels)
+    (channels, table), (others, other_table) = (
+        build(replace(data, labels=labels), train, 1, seed=0) for labels in (data.labels, turned))
     before, after = channels * table.scale, others * other_table.scale
-    np.testing.assert_allclose(after[labelled == 4], before[labelled == 4], atol=1e-2)
-    changed = np.abs(after - before).max(axis=0)
-    assert changed[[0, 1, -1]].min() > 0.05, "but those of other films feel it"
+    own = np.concatenate([np.full(len(rows), data.movies[i] == 4) for i, rows in per_review(before, data)])
+    np.testing.assert_allclose(after[own], before[own], atol=1e-2)
+    assert np.abs(after - before).max(axis=0)[[0, 1, -1]].min() > 0.05, "but those of other films feel it"
 
 
 def test_labels_outside_the_training_reviews_are_never_read(corpus):
-    reviews, train = corpus
-    turned = np.where(train | (reviews.labels < 0), reviews.labels, 1 - reviews.labels)
-    channels, _ = build(reviews, train, 1, seed=0)
-    others, _ = build(Reviews(**vars(reviews) | {"labels": turned}), train, 1, seed=0)
-    assert np.array_equal(channels, others)
+    data, train = corpus
+    turned = np.where(train | (data.labels < 0), data.labels, 1 - data.labels)
+    channels, table = build(data, train, 1, seed=0)
+    assert np.array_equal(build(replace(data, labels=turned), train, 1, seed=0)[0], channels)
 
 
 def test_table_gives_new_texts_what_build_gave_them(corpus):
-    reviews, train = corpus
-    channels, table = build(reviews, train, 1, seed=0)
-    labelled = (reviews.labels >= 0)
-    tokens = table.ids(reviews)
-    first = 0
-    for i in np.flatnonzero(labelled):
-        text = tokens[reviews.starts[i]:reviews.starts[i + 1]]
+    """Whatever else stands beside them, and whatever the numbers of their words."""
+    data, train = corpus
+    channels, table = build(data, train, 1, seed=0)
+    for i, rows in per_review(channels, data):
         if not train[i]:
-            alone = table.channels(text, np.array([0, len(text)]))
-            np.testing.assert_allclose(alone, channels[first:first + len(text)], rtol=1e-3)
-        first += len(text)
+            tokens = 7 - data.tokens[data.starts[i]:data.starts[i + 1]]
+            alone = replace(data, words=["new", *WORDS[::-1]], tokens=tokens, starts=np.array([0, len(tokens)]))
+            np.testing.assert_allclose(table.channels(alone), rows, rtol=1e-3)
 
 
-def test_table_of_a_text_without_known_words():
-    table = Table(["a"], [np.array([0]), np.array([0]), np.array([0])], np.ones((3, 2), np.float16), np.ones(7))
-    assert table.channels(np.array([-1, -1]), np.array([0, 2])).tolist() == [[0] * 7] * 2
-    assert table.channels(np.array([], np.int64), np.array([0, 0])).shape == (0, 7)
+@pytest.mark.parametrize("length", [0, 2])
+def test_table_of_a_text_without_known_words(corpus, length):
+    table = NgramTable(["b"], [np.array([0]), np.array([0]), np.array([0])], np.ones((3, 2), np.float16), np.ones(7))
+    text = replace(corpus[0], tokens=np.zeros(length, np.int32), starts=np.array([0, length]))
+    assert table.channels(text).tolist() == [[0] * 7] * length
 
 
-# The cache
-
-
-def test_second_load_builds_nothing(corpus, tmp_path, monkeypatch):
-    reviews, train = corpus
-    channels, table = load_channels(reviews, train, 1, 0, tmp_path)
+def test_second_load_builds_nothing_that_determines_the_same(corpus, tmp_path, monkeypatch):
+    data, train = corpus
+    kind = "unsup" if (data.labels < 0).any() else "labels"
+    channels, table = load_channels(data, train, kind, 0, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(features, "build", None)
-        again, table_again = load_channels(reviews, train, 1, 0, tmp_path)
+        patch.setattr(ngrams, "build", None)
+        again, table_again = load_channels(data, train, kind, 0, tmp_path)
     assert np.array_equal(channels, again)
     assert table.words == table_again.words
-    assert all(np.array_equal(a, b) for a, b in zip(table.keys, table_again.keys, strict=True))
-    assert np.array_equal(table.values, table_again.values)
+    for a, b in zip([*table.keys, table.values, table.scale],
+                    [*table_again.keys, table_again.values, table_again.scale], strict=True):
+        assert np.array_equal(a, b)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-100])
-    assert np.array_equal(channels, load_channels(reviews, train, 1, 0, tmp_path)[0])
-
-
-def test_what_determines_the_channels_is_in_the_name(corpus, tmp_path):
-    reviews, train = corpus
-    fewer = train & (reviews.movies > 0)
-    for arguments in ((train, 1, 0), (fewer, 1, 0), (train, 2, 0), (train, 1, 7)):
-        load_channels(reviews, *arguments, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert np.array_equal(channels, load_channels(data, train, kind, 0, tmp_path)[0])
+    other_kind, fewer = {"unsup": "labels", "labels": "unsup"}[kind], train & (data.movies > 0)
+    for arguments in ((data, fewer, kind, 0), (data, train, other_kind, 0), (data, train, kind, 7),
+                      (replace(data, digest="other"), train, kind, 0)):
+        load_channels(*arguments, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5

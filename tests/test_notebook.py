@@ -9,7 +9,7 @@ import nbclient
 import nbformat
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebook.ipynb"
 
 
@@ -21,9 +21,10 @@ def outputs(cell):
 
 @pytest.mark.skipif(not (ROOT / "sample_reviews").exists(), reason="no sample_reviews/")
 def test_every_cell_runs_on_the_sample(tmp_path, monkeypatch):
-    for path in [*ROOT.glob("*.py"), *(ROOT / name for name in ("helpers", "sample_reviews", "pretrained"))]:
-        (tmp_path / path.name).symlink_to(path)  # like a clone of the project
-    for name, value in {"SAMPLE": "1", "TQDM_DISABLE": "1", "https_proxy": "http://127.0.0.1:9",
+    """In a folder like a clone of the project, to which runs may be written."""
+    for name in [*(path.name for path in ROOT.glob("*.py")), "helpers", "sample_reviews", "pretrained"]:
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name, value in {"SAMPLE": "1", "TQDM_DISABLE": "1", "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1",
                         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
@@ -32,10 +33,10 @@ def test_every_cell_runs_on_the_sample(tmp_path, monkeypatch):
     assert "error: " not in "".join(text for text, _ in shown)
     _, training, plot, accuracy, predictions, explanation, sentences = shown
     assert "SAMPLE test loss" in training[0]
-    assert plot[1] == explanation[1] == ["image/png"]
     assert "'accuracy': 0." in accuracy[0]
     labels = [line.split()[0] for line in predictions[0].splitlines() if "%" in line]
     assert (len(labels), labels[:2]) == (3, ["positive", "negative"])
+    assert plot[1] == explanation[1] == ["image/png"]
     assert sentences[0].count("- This film") == 5
     assert (tmp_path / "runs" / "notebook" / "model.pt").exists()
 

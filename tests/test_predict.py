@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sentiment_analysis
-from helpers import predict
+from helpers import tables
 from tests.toy import refused, train_toy
 
 TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />AWFUL!", "the the the film"]
@@ -56,7 +56,7 @@ def test_json_holds_text_label_and_probability(ask):
     code, out, _ = ask("--json", *texts)
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, out.isascii(), "\x1b" in out) == (0, True, False)
-    assert [list(answer) for answer in found] == [["text", "label", "probability"]] * 4
+    assert [list(answer)[:4] for answer in found] == [["text", "label", "probability", "known"]] * 4
     assert [answer["text"] for answer in found] == texts
     assert [(answer["label"], f"{answer['probability']:6.1%}") for answer in found] == [
         (label, f"{percent}%") for label, percent, _ in answers(ask(*texts)[1])]
@@ -67,9 +67,9 @@ def test_notes_on_cut_texts_unknown_words_and_blank_lines(ask, model):
     part = "first 12 and last 13 tokens, and the n-grams of all," if "bonus" in str(model) else "first 25 tokens"
     code, out, err = ask(stdin="\n".join(["", "  ", "a film", long, "a " * 25, "日本語 の 映画", long, "xyzzy"]).encode())
     assert (code, len(answers(out))) == (0, 6)
-    assert err == ("note: 2 blank lines were left out\n"
+    assert err == ("note: 2 blank texts were left out\n"
                    f"note: only the {part} were read: text 4, 7\n"
-                   "note: no word is in the vocabulary: text 6, 8\n")
+                   "note: the network knows less than half of the words: text 6, 8\n")
 
 
 def test_network_of_the_sample_is_said_to_be_one(call, model, tmp_path):
@@ -83,12 +83,6 @@ def test_shown_text_is_short_and_cannot_move_the_cursor(ask):
     ((_, _, shown),) = answers(out)
     assert shown.startswith("The [2J film was wonderful x x")
     assert (len(shown), shown[-1]) == (60, "…")
-
-
-def test_terminal_that_knows_ascii_alone(monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
-        assert predict.shorten("Größe … " * 100).isascii()
 
 
 def test_text_that_begins_with_a_dash(ask):
@@ -114,7 +108,7 @@ def test_million_words(ask):
     (["--explain", "why.png", "a film", "another"], b"", "one text, not 2"),
     (["a " * 3001, "--explain", "why.png"], b"", "at most 3,000")])
 def test_bad_input_is_refused(call, monkeypatch, options, stdin, word):
-    monkeypatch.setattr(predict, "LARGEST_INPUT", 10_000_000)
+    monkeypatch.setattr(tables, "LARGEST_INPUT", 10_000_000)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
     assert word in refused(*call("predict", *options))
 

@@ -20,10 +20,10 @@ import torch
 from torchtext.vocab import Vocab
 
 import sentiment_analysis
-from helpers import evaluate, reviews
+from helpers import archive, evaluate, reviews
+from helpers.archive import SAMPLE_DIR
 from helpers.batches import add_glove
 from helpers.predictor import MODEL
-from helpers.reviews import SAMPLE_DIR
 from sentiment_analysis import BONUS, REQUIRED, SAMPLE, Settings, load_imdb_data, set_seed
 from tests.toy import QUICK, refused, train_toy, without_times, write_archive_folder
 
@@ -198,7 +198,7 @@ def test_import_trains_nothing_and_prints_nothing(tmp_path):
 def test_bad_option_is_refused_before_anything_is_read(call, started, monkeypatch, tmp_path, options):
     def read(*args, **options):
         raise AssertionError("went on")
-    monkeypatch.setattr(reviews, "find_source", read)
+    monkeypatch.setattr(archive, "find_source", read)
     monkeypatch.setattr(evaluate, "Predictor", read)
     monkeypatch.chdir(tmp_path)
     assert "--help" in refused(*call(*options.split()))
@@ -262,8 +262,8 @@ def test_full_disk_leaves_no_half_written_file(call, data, tmp_path, monkeypatch
 def sample(monkeypatch, data, tmp_path):
     """The folder that stands for the sample, the toy data; IMDB's server does not answer."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reviews, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
-    for module in (sentiment_analysis, evaluate, reviews):
+    monkeypatch.setattr(archive, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
+    for module in (sentiment_analysis, evaluate, archive):
         monkeypatch.setattr(module, "SAMPLE_DIR", data / "aclImdb")
     return data / "aclImdb"
 
@@ -286,7 +286,7 @@ def test_unreachable_server_makes_the_sample_serve(call, sample, data, tmp_path)
 def test_sample_does_not_serve(call, sample, started, monkeypatch, tmp_path, options, word):
     """It does not stand for a folder that was named, and it may be missing."""
     if "nowhere" not in options:
-        monkeypatch.setattr(reviews, "SAMPLE_DIR", tmp_path / "missing")
+        monkeypatch.setattr(archive, "SAMPLE_DIR", tmp_path / "missing")
     assert word in refused(*call(*options.split()))
     assert (started, files_in(tmp_path)) == ([], [])
 

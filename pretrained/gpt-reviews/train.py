@@ -22,9 +22,10 @@ from mingpt.utils import set_seed
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-import imdb
-from files import whole_file, write_text
-from generate_gpt2 import TRANSPOSED
+from helpers.batches import split_by_movie
+from helpers.files import whole_file, write_text
+from helpers.gpt2 import TRANSPOSED
+from helpers.reviews import find_source, read_files
 
 HERE = Path(__file__).parent
 END = "<|endoftext|>"
@@ -73,7 +74,7 @@ class Windows(torch.utils.data.Dataset):
 
 def read_texts(data_dir):
     """Training and validation texts; the films of the validation texts (1 %) are in no training text."""
-    reviews = imdb.read_files(imdb.find_source(data_dir), ["train/neg", "train/pos", "train/unsup"])
+    reviews = read_files(find_source(data_dir), ["train/neg", "train/pos", "train/unsup"])
     movies = {}
     numbers = []
     names = [name for name in reviews if "urls_" not in name]
@@ -81,7 +82,7 @@ def read_texts(data_dir):
         folder, _, file = name.rpartition("/")
         urls = reviews[f"{folder.replace('/', '/urls_')}.txt"].decode().splitlines()
         numbers.append(movies.setdefault(urls[int(file.partition("_")[0])], len(movies)))
-    held_out = imdb.split_by_movie(np.array(numbers), share=0.01)
+    held_out = split_by_movie(np.array(numbers), share=0.01)
     texts = [" ".join(reviews[name].decode().replace("<br />", " ").split()) for name in names]
     order = np.random.permutation(len(texts))
     return [texts[i] for i in order if not held_out[i]], [texts[i] for i in order if held_out[i]]

@@ -1,0 +1,73 @@
+"""Texts as people have them: on the command line, a line each, or in a table with labels; and the table of answers."""
+
+import io
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.cli import UserError
+from helpers.files import whole_file
+
+LARGEST_INPUT = 100_000_000  # bytes; the 25,000 test reviews have a third of that
+SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of tables, by the ending of their names
+LABELS = {"positive": 1, "pos": 1, "1": 1, "negative": 0, "neg": 0, "0": 0}
+
+
+def read_table(path, texts):
+    """Return the texts of the command line, of a file, or of standard input ("-" or None) as a table of strings.
+
+    Its index is the number of the text, line or row. Raises UserError for what cannot be read as text.
+    """
+    if texts:
+        return pd.DataFrame({"text": texts}, range(1, len(texts) + 1), dtype=object)
+    from_stdin = path in (None, "-")
+    if from_stdin and (sys.stdin is None or sys.stdin.isatty()):
+        raise UserError('there is no text; give one in quotes: predict "A fine film.", or a file: --file FILE.')
+    with sys.stdin.buffer if from_stdin else open(path, "rb") as file:
+        content = file.read(LARGEST_INPUT + 1)
+    if len(content) > LARGEST_INPUT:
+        raise UserError(f"there are more than {LARGEST_INPUT:,} bytes to read; split them.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"line {line} is not UTF-8 text; save the file as UTF-8.") from error
+    if not from_stdin and (separator := SEPARATORS.get(Path(path).suffix.lower())):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # pandas would lose fields of a row that is longer than the header
+                table = pd.read_csv(io.StringIO(text), sep=separator, dtype=object, keep_default_na=False,
+                                    index_col=False)
+        except (ValueError, pd.errors.ParserWarning) as error:
+            raise UserError(f"{path} is not a table ({' '.join(str(error).split())}); mend it.") from error
+        return table.set_axis(range(1, len(table) + 1))
+    lines = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+    return pd.DataFrame({"text": lines}, range(1, len(lines) + 1), dtype=object)
+
+
+def choose_columns(table, wanted):
+    """Return the names of the column of texts and of the column of labels, which may be None.
+
+    The texts are in the column `wanted`, else in "review" or "text", else in the only one that is neither numbers nor
+    labels; labels are positive/negative, pos/neg or 1/0. Raises UserError if that does not decide.
+    """
+    names = {name.strip().lower(): name for name in table}
+    labels = [name for name in table if table[name].str.strip().str.lower().isin(LABELS).all()]
+    texts = [name for name in table if name not in labels and pd.to_numeric(table[name], errors="coerce").isna().any()]
+    if wanted is None:
+        usual = [names[name] for name in ("review", "text") if name in names]
+        wanted = usual[0] if usual else texts[0] if len(texts) == 1 else None
+    if wanted not in table:
+        raise UserError(f"the column of the texts is not clear; name one of {', '.join(table)} with --column.")
+    labels = [name for name in labels if name != wanted]
+    usual = [names[name] for name in ("sentiment", "label") if names.get(name) in labels]
+    return wanted, usual[0] if usual else labels[0] if len(labels) == 1 else None
+
+
+def write_table(path, table, answers):
+    """Write the table with the columns label and probability added, whole or not at all."""
+    answers = answers.rename(columns=lambda name: name if name not in table else f"predicted {name}")
+    with whole_file(path) as temporary:
+        table.join(answers).to_csv(temporary, sep=SEPARATORS[Path(path).suffix.lower()], index=False)

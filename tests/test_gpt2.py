@@ -1,0 +1,305 @@
+"""helpers/gpt2.py beside transformers and the real minGPT: the cache, and the folders that people have."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from helpers import gpt2
+from helpers.cli import Unreachable, UserError
+from helpers.gpt2 import choose_gpt, load_writer, read_folder, to_mingpt
+from tests.tiny_gpt2 import BACKENDS, MINGPT, make_tiny, needs_mingpt, only_tokenizer_json, write
+
+BPE = Path(os.environ.get("GPT2_DIR") or Path(os.environ.get("IMDB_DIR", "nowhere"), "gpt2")).resolve()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def writable(folder, tmp_path):
+    """A copy of the folder that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+# ---- The cache
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    """(minGPT's GPT with our cache, transformers' GPT2LMHeadModel, minGPT's class) of the same weights."""
+    GPT, reference = choose_gpt("mingpt", MINGPT), read_folder(folder)[0]
+    return to_mingpt(reference, GPT), reference, GPT
+
+
+def random_ids(*shape, seed=1):
+    return torch.randint(300, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@needs_mingpt
+def test_logits_equal_those_of_transformers(pair):
+    model, reference, _ = pair
+    ids = random_ids(3, 64)
+    with torch.inference_mode():
+        expected = reference(ids).logits  # (B, T, V)
+        torch.testing.assert_close(model(ids)[0], expected, rtol=0, atol=1e-4)
+        model.cache = {}
+        for end in [5, *range(6, 65)]:  # a prompt, and then token after token
+            torch.testing.assert_close(model(ids[:, :end])[0][:, 0], expected[:, end - 1], rtol=0, atol=1e-4)
+        model.cache = None
+
+
+@needs_mingpt
+@pytest.mark.parametrize(("length", "new"), [(1, 40), (2, 62), (7, 40), (24, 60), (64, 5), (70, 3)])
+def test_greedy_ids_equal_those_of_mingpt_and_transformers(pair, length, new):
+    model, reference, GPT = pair  # with room for 64 tokens
+    prompts = random_ids(4, length, seed=length)
+    ids = model.generate(prompts, new)
+    assert torch.equal(ids, GPT.generate(model, prompts, new))
+    if length + new <= 64:
+        assert torch.equal(ids, reference.generate(prompts, max_new_tokens=new, do_sample=False, eos_token_id=None))
+
+
+@needs_mingpt
+def test_draws_equal_those_of_mingpt_in_any_order_of_calls(pair):
+    model, _, GPT = pair
+    prompts, longer = random_ids(4, 5), random_ids(4, 12)
+    longer[:, :5] = prompts  # what an earlier call has seen, and more
+    calls = [prompts, longer, prompts, prompts[:2], longer[:, :6], longer.flip(0), prompts, prompts]
+    for number, ids in enumerate(calls):
+        model.train(number == 6)  # with dropout
+        torch.manual_seed(3)
+        ours = model.generate(ids, max_new_tokens=9, temperature=1.7, do_sample=True, top_k=7)
+        torch.manual_seed(3)
+        assert torch.equal(ours, GPT.generate(model, ids, 9, 1.7, True, 7))
+        model(longer)  # between the calls it is minGPT's own forward
+    with pytest.raises(RuntimeError):
+        model.generate(prompts, 3, top_k=301)  # more than there are
+    logits, loss = model(longer, longer)
+    assert logits.shape == (4, 12, 300)
+    assert loss > 0
+
+
+@needs_mingpt
+def test_only_new_positions_are_computed(pair):
+    model, _, _ = pair
+    seen = []
+    hooks = [module.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].size(1)))
+             for module in (model.transformer.h[0].ln_2, model.lm_head)]
+    model.generate(random_ids(2, 5), 3)
+    for hook in hooks:
+        hook.remove()
+    assert seen == [5, 1, 1, 1, 1, 1]
+
+
+@needs_mingpt
+def test_tokens_are_drawn_as_often_as_they_should(pair):
+    model, reference, _ = pair
+    prompt, temperature, top_k, count = torch.tensor([[5, 6]]), 1.7, 7, 20_000
+    with torch.inference_mode():
+        values, tokens = (reference(prompt).logits[0, -1] / temperature).topk(top_k)
+    torch.manual_seed(0)
+    drawn = model.generate(prompt.expand(count, 2), 1, temperature, do_sample=True, top_k=top_k)[:, 2]
+    shares = torch.stack([(drawn == token).float().mean() for token in tokens])
+    assert shares.sum() == pytest.approx(1)
+    torch.testing.assert_close(shares, values.softmax(0), rtol=0, atol=0.015)
+
+
+@needs_mingpt
+def test_both_backends_write_the_same(folder):
+    assert write(folder, "mingpt") == write(folder, "transformers")
+    assert "mingpt.bpe" not in sys.modules  # newer Pythons warn of an escape in it
+
+
+# ---- Folders that people have: each writes as its plain twin does
+
+def rewrite(name, change):
+    """Return a function that changes the bytes of a file in a folder."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def configured(name="config.json", **changes):
+    """Return a function that changes a JSON file in a folder."""
+    return rewrite(name, lambda content: json.dumps(json.loads(content) | changes).encode())
+
+
+def other_end(folder):
+    """Give the end token another name, and say which it is among the generation's settings alone."""
+    rewrite("vocab.json", lambda content: content.replace(b"<|endoftext|>", b"</s>"))(folder)
+    configured(eos_token_id=None)(folder)
+    configured("generation_config.json", eos_token_id=[0])(folder)
+
+
+def added_token(folder):
+    (folder / "added_tokens.json").write_text('{"<|pad|>": 300}', encoding="utf-8")
+
+
+def resized(rows):
+    """Return a function that gives a network more rows, which would be drawn in every step."""
+    def change(folder):
+        model = GPT2LMHeadModel.from_pretrained(folder)
+        model.resize_token_embeddings(rows)
+        with torch.no_grad():
+            model.transformer.wte.weight[300:] = 20 * model.transformer.wte.weight[:rows - 300]
+        model.save_pretrained(folder)
+    return change
+
+
+def saved_as(dtype):
+    return lambda folder: GPT2LMHeadModel.from_pretrained(folder).to(dtype).save_pretrained(folder)
+
+
+def sharded(folder):
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="30KB")
+    assert len(gpt2.weights_files(folder)) > 2
+
+
+def old_format(folder, without=None):
+    state = GPT2LMHeadModel.from_pretrained(folder).state_dict()
+    torch.save({name: tensor for name, tensor in state.items() if name != without}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("change", [
+    only_tokenizer_json, other_end, added_token, resized(304), resized(320), sharded, old_format,
+    saved_as(torch.float16), saved_as(torch.bfloat16),
+    rewrite("merges.txt", lambda content: content.replace(b"\n", b"\r\n")),
+    configured("generation_config.json", top_p=0.1, repetition_penalty=3.0, max_length=3, num_beams=2)])
+def test_writes_as_its_plain_twin_does(folder, writable, change, backend):
+    change(writable)
+    assert write(writable, backend) == write(folder, backend)
+
+
+def test_tokenizer_of_as_many_tokens_as_gpt2_that_is_not_gpt2s(tmp_path):
+    folder = make_tiny(tmp_path / "large", vocab_size=50257, n_embd=8)
+    configured("vocab.json", **{f"word{id}": id for id in range(300, 50257)})(folder)
+    plain = write(folder, "transformers")
+    only_tokenizer_json(folder)
+    assert write(folder, "transformers") == plain
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_added_token_that_the_network_has_a_row_for(writable, backend):
+    resized(301)(writable)
+    added_token(writable)
+    plain = write(writable, backend)
+    assert load_writer(writable, "tiny", choose_gpt(backend, MINGPT)).model.lm_head.out_features == 301
+    only_tokenizer_json(writable)
+    assert write(writable, backend) == plain
+
+
+def test_end_token_ends_the_text_and_is_not_shown(writable):
+    other_end(writable)
+    configured("generation_config.json", eos_token_id=[0, 7])(writable)
+    writer = load_writer(writable, "tiny", None)
+    ids = writer.encode("This film is not")
+    assert writer.decode([*ids, 0, *ids]) == writer.decode([*ids, 7, 0]) == "This film is not\n"
+    assert writer.decode([*ids, *ids]) == "This film is notThis film is not"
+
+
+@needs_mingpt
+@pytest.mark.skipif(not BPE.is_dir(), reason="no tokenizer of GPT-2: set GPT2_DIR, or IMDB_DIR with gpt2/ in it")
+def test_tokenizer_of_gpt2_equals_that_of_mingpt(tmp_path):
+    pytest.importorskip("requests")  # of which minGPT's tokenizer is in need
+    folder = make_tiny(tmp_path / "gpt2", vocab_size=50257, n_embd=8, eos_token_id=50256)
+    shutil.copy(BPE / "encoder.json", folder / "vocab.json")
+    shutil.copy(BPE / "vocab.bpe", folder / "merges.txt")
+    writer = load_writer(folder, "gpt2", None)
+    merges = (BPE / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
+    with warnings.catch_warnings(action="ignore"):  # it has an escape that newer Pythons dislike
+        Encoder = runpy.run_path(MINGPT / "mingpt" / "bpe.py")["Encoder"]
+    encoder = Encoder(json.loads((BPE / "encoder.json").read_text()), [tuple(merge.split()) for merge in merges])
+    for text in ("My name", "Hello!! I'm Andrej. It's 2022, we'll see \U0001f917\U0001f468‍\U0001f469‍\U0001f467 :D",
+                 "  two  spaces\tand\n\n tabs \u00a0\u3000", "naïve café — “quotes” … Ω≈ç√",
+                 "DON'T don't 3.50\r\n\x00"):
+        assert writer.encode(text) == encoder.encode(text)
+        assert writer.decode(writer.encode(text)) == text
+
+
+# ---- Folders that are refused in one true sentence
+
+def both(*changes):
+    return lambda folder: [change(folder) for change in changes]
+
+
+def without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def not_finite(folder):
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    torch.nn.init.constant_(model.transformer.h[1].ln_1.weight, float("nan"))
+    model.save_pretrained(folder)
+
+
+lose_token = both(
+    rewrite("vocab.json", lambda content: json.dumps(dict(list(json.loads(content).items())[:-1])).encode()),
+    rewrite("merges.txt", lambda content: b"".join(content.splitlines(keepends=True)[:-1])))
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (shutil.rmtree, "not a Hugging Face GPT-2 folder"), (without("config.json"), "not a Hugging Face GPT-2 folder"),
+    (without("model.safetensors"), "not a Hugging Face GPT-2 folder"), (without("vocab.json"), "has no vocab.json"),
+    (without("merges.txt"), "has no merges.txt"),
+    (rewrite("model.safetensors", lambda content: content[:-999]), "damaged"),
+    (both(old_format, rewrite("pytorch_model.bin", lambda content: content[:-999])), "damaged"),
+    (both(sharded, lambda folder: gpt2.weights_files(folder)[1].unlink()), "damaged"),
+    (lambda folder: old_format(folder, without="transformer.h.1.mlp.c_fc.bias"), "another kind of network"),
+    *((rewrite(name, lambda content: b"{no"), "damaged") for name in ("config.json", "vocab.json", "merges.txt")),
+    (rewrite("merges.txt", lambda content: b"\xef\xbb\xbf" + content), "damaged"),
+    (configured(n_embd=48), "damaged"), (configured(vocab_size=400), "damaged"),
+    (configured(n_layer=1), "another kind of network"), (configured(n_layer=3), "another kind of network"),
+    (lose_token, "299 tokens"), (not_finite, "not finite")])
+def test_unusable_folder(writable, damage, words):
+    damage(writable)
+    with pytest.raises(UserError, match=words):
+        load_writer(writable, "tiny", None)
+
+
+@needs_mingpt
+@pytest.mark.parametrize("setting", [{"activation_function": "relu"}, {"n_inner": 48}, {"layer_norm_epsilon": 1e-3},
+                                     {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}])
+def test_network_that_mingpt_does_not_know(tmp_path, setting):
+    folder = make_tiny(tmp_path / "other", **setting)
+    with pytest.raises(UserError, match=f"{next(iter(setting))}.*--backend transformers"):
+        load_writer(folder, "tiny", choose_gpt("mingpt", MINGPT))
+    assert write(folder, "transformers")
+
+
+# ---- minGPT's clone
+
+@pytest.mark.skipif(not shutil.which("git"), reason="no git")
+def test_clone_is_whole_or_absent(monkeypatch, tmp_path):
+    def git(*options):
+        return subprocess.run(["git", "-C", tmp_path / "origin", "-c", "user.name=a", "-c", "user.email=b", *options],
+                              check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "origin" / "mingpt").mkdir(parents=True)
+    (tmp_path / "origin" / "mingpt" / "model.py").write_text("GPT = None\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    git("rm", "--quiet", "-r", "mingpt")
+    git("commit", "--quiet", "-m", "second")
+    monkeypatch.setattr(gpt2, "probe", lambda url: None)
+    monkeypatch.setattr(gpt2, "MINGPT_URL", str(tmp_path / "origin"))
+    monkeypatch.setattr(gpt2, "MINGPT_COMMIT", "0" * 40)
+    with pytest.raises(Unreachable):
+        gpt2.clone_mingpt(tmp_path / "minGPT")
+    assert [path.name for path in tmp_path.iterdir()] == ["origin"]
+    monkeypatch.setattr(gpt2, "MINGPT_COMMIT", commit)
+    gpt2.clone_mingpt(tmp_path / "minGPT")
+    assert (tmp_path / "minGPT" / "mingpt" / "model.py").is_file()

@@ -1,0 +1,142 @@
+"""`predict` on the files that people have: CSV and TSV with labels or without, and the table that it writes."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sentiment_analysis
+from helpers import predict
+from tests.toy import refused
+
+TEXTS = ["A superb film.\nI loved it, all of it!", "Boring, \"awful\" and dreadful", "Wonderful"]
+ROOT = Path(sentiment_analysis.__file__).parent
+
+
+@pytest.fixture(autouse=True, scope="module")
+def predictor():
+    """The network that comes with the project, loaded once."""
+    with pytest.MonkeyPatch.context() as patch:
+        loaded = predict.Predictor()
+        patch.setattr(predict, "Predictor", lambda path: loaded)
+        yield
+
+
+def write(path, columns, **options):
+    pd.DataFrame(columns).to_csv(path, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",", **options)
+    return path
+
+
+@pytest.fixture
+def probabilities(call):
+    """Label and probability of each text of a list, when given as arguments."""
+    def probabilities(texts):
+        answers = [json.loads(line) for line in call("predict", "--json", "--", *texts)[1].splitlines()]
+        return [(answer["label"], answer["probability"]) for answer in answers]
+    return probabilities
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.tsv", "R.CSV"])
+@pytest.mark.parametrize(("columns", "options"), [
+    ({"review": TEXTS, "sentiment": ["positive", "negative", "positive"]}, []),
+    ({"id": [7, 8, 9], "Text": TEXTS, "label": [1, 0, 1]}, []),
+    ({"stars": ["8", "1", "9"], "comment": TEXTS}, []),
+    ({"review": ["-"] * 3, "comment": TEXTS}, ["--column", "comment"])])
+def test_table_is_answered_as_its_texts_are(call, probabilities, tmp_path, name, columns, options):
+    path = write(tmp_path / name, columns)
+    code, out, err = call("predict", "--json", "--file", path, *options)
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [answer["text"] for answer in answers] == TEXTS
+    assert [answer["label"] for answer in answers] == [label for label, _ in probabilities(TEXTS)]
+    assert ("accuracy 100.00% by the 3 labels" in err) == ("sentiment" in columns or "label" in columns)
+
+
+@pytest.mark.parametrize(("labels", "right"), [(["positive", "positive", "positive"], 2), (["neg", "POS", "neg"], 0),
+                                               ([" 1", "0 ", "0"], 2)])
+def test_accuracy_is_printed_at_the_end(call, tmp_path, labels, right):
+    path = write(tmp_path / "r.csv", {"review": TEXTS, "sentiment": labels})
+    assert call("predict", "--file", path)[1].splitlines()[-1].startswith(f"accuracy {right / 3:.2%} by the 3 labels")
+
+
+def test_written_table_is_the_old_one_with_two_columns_more(call, probabilities, tmp_path):
+    texts = [TEXTS[0], " ", *TEXTS[1:]]
+    path = write(tmp_path / "r.csv", {"n": ["01", "02", "NA", ""], "review": texts, "label": [1, 0, 0, 1]})
+    code, out, err = call("predict", "--file", path, "--out", tmp_path / "new" / "o.tsv")
+    assert (code, out) == (0, "accuracy 100.00% by the 3 labels in the column label\n")
+    assert "1 blank texts were left out" in err
+    table = pd.read_csv(tmp_path / "new" / "o.tsv", sep="\t", dtype=str, keep_default_na=False)
+    assert list(table) == ["n", "review", "label", "predicted label", "probability"]
+    assert table["n"].tolist() == ["01", "02", "NA", ""]
+    assert table["review"].tolist() == texts
+    labels, shares = zip(*probabilities(TEXTS), strict=True)
+    assert table["predicted label"].tolist() == [labels[0], "", *labels[1:]]
+    assert [float(share) for share in table["probability"] if share] == pytest.approx(shares, abs=1e-6)
+
+
+def test_table_is_written_whole_or_not_at_all(call, tmp_path, monkeypatch):
+    def full(self, path, **options):
+        Path(path).write_text("half", encoding="utf-8")
+        raise OSError(28, "No space left on device")
+    path = write(tmp_path / "r.csv", {"review": TEXTS})
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    assert "No space" in refused(*call("predict", "--file", path, "--out", tmp_path / "o.csv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+@pytest.mark.parametrize(("content", "options", "words"), [
+    ("a,b\nfine film,good film\n", [], "name one of a, b with --column"),
+    ("review,n\nfine,1\n", ["--column", "text"], "name one of review, n with --column"),
+    ("review\n", [], "no text"), ("", [], "is not a table"), ("n\n1\n2\n", [], "name one of n"),
+    ('review\n"fine', [], "is not a table"), ("review,n\nfine,1,2,3\n", [], "is not a table"),
+    ("review\nfine\n", ["--out", "o.txt"], "NAME.csv or NAME.tsv")])
+def test_table_that_is_none_or_not_clear_is_refused(call, tmp_path, content, options, words):
+    path = tmp_path / "r.csv"
+    path.write_text(content, encoding="utf-8")
+    assert words in refused(*call("predict", "--file", path, *options))
+
+
+def test_dash_is_standard_input(call, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"superb\nawful\n")))
+    code, out, _ = call("predict", "--file", "-")
+    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["positive", "negative"])
+
+
+@pytest.mark.parametrize(("text", "share"), [
+    ("Фильм ужасный.", 0), ("🎬 !!! 10/10", 0), ("A film, Фильм ужасный!", 0.5), ("A fine film.", 1),
+    ("Quel film ennuyeux, vraiment.", None)])
+def test_texts_of_words_that_the_network_does_not_know_come_with_a_note(call, text, share):
+    _, out, err = call("predict", "--json", text)
+    answer = json.loads(out)
+    if share is not None:
+        assert answer["known"] == share
+    assert ("note" in answer) == ("knows less than half" in err) == (answer["known"] < 0.5)
+
+
+# As the shell sees it
+
+
+def shell(command, **environment):
+    """Run a command line of the shell in which $P stands for the program; return exit code, output and errors."""
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT,
+                          env=os.environ | environment | {"P": f"{sys.executable} sentiment_analysis.py"}, timeout=200)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("command", "out", "err"), [
+    ("$P predict --json 日本語 2>&-", 1, 0), ("$P predict 日本語 >&-", 0, 1),
+    ("P=${P/ / -OO }; PYTHONIOENCODING=ascii $P predict 'é film'", 1, 0)])
+def test_closed_and_odd_outputs(command, out, err):
+    code, output, errors = shell(command)
+    assert (code, output.count("\n"), errors.count("\n")) == (0, out, err)
+
+
+def test_reader_that_goes_away_ends_the_command_in_silence():
+    code, out, err = shell("(yes film | head -9000 | nl) | $P predict | head -1; exit ${PIPESTATUS[1]}")
+    assert (code, out.count("\n"), err) == (141, 1, "")

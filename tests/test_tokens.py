@@ -1,0 +1,67 @@
+"""One plain form for all ways to write a text."""
+
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+
+from helpers.predictor import Predictor, as_reviews
+from helpers.tokens import plain_text, tokenize
+
+SAME = {  # a text as it stands in a plain file: other ways to write it
+    "It doesn't work.": ["It doesn’t work.", "It doesnʼt work.", "It doesn´t work.", "It doesn`t work.",
+                         "It doesn&#39;t work.", "It doesn&#x27;t work.", "It doesn&apos;t work.",
+                         "It doesn&rsquo;t work.", "It doesn&amp;#39;t work.", "It doesn\x92t work.",
+                         "It does\u00adn't work.", "It\u200b doesn't wo\u2060rk.", "\ufeffIt doesn't work.",
+                         "\u202aIt doesn't work.\u202c", "It doesn＇t work.", "Ｉｔ doesn't work."],
+    'A "fine" film, so-so.': ["A “fine” film, so-so.", "A „fine‟ film, so–so.", "A «fine» film, so—so.",
+                              "A &quot;fine&quot; film, so--so.", "A &ldquo;fine&rdquo; film, so&#8211;so.",
+                              "A ″fine″ ﬁlm, so−so.", "A \x93fine\x94 film, so\x96so.", "A ＂fine＂ film, so‑so."],
+    "One. Two.": ["One.<br />Two.", "One.<br/>Two.", "One.<BR>Two.", "One.<br clear='all' />Two.", "One.</br>Two.",
+                  "One.&lt;br /&gt;Two.", "One.\r\n\r\nTwo.", "One.\u2028Two.", "One.\xa0\u3000Two.", "One.&nbsp;Two.",
+                  "One.＜ｂｒ＞Two."],
+    "A café...": ["A cafe\u0301…", "A caf&eacute;...", "A café\x85"],
+}
+
+
+@pytest.mark.parametrize(("text", "other"), [(text, other) for text, others in SAME.items() for other in others])
+def test_other_writings_have_the_same_plain_form(text, other):
+    assert plain_text(other).split() == text.split()
+
+
+def test_other_writings_have_the_same_logit_to_the_last_bit(call):
+    """By the network that comes with the project, one text at a time and all at once."""
+    predictor = Predictor()
+    for text, others in SAME.items():
+        expected = predictor.logits(as_reviews([text]))
+        assert all(predictor.logits(as_reviews([other])).equal(expected) for other in others[:3])
+    texts = [other for others in SAME.values() for other in others]
+    _, out, _ = call("predict", "--json", *texts)
+    assert len({json.loads(line)["probability"] for line in out.splitlines()}) == len(SAME)
+
+
+@pytest.mark.parametrize("text", [
+    "naïve café, Straße, İstanbul", "🎬 10/10 😀", "NOT Bad", "a < b > c & d", "R&B, AT&T;", "<b>bold</b>",
+    "<broken> <brbr>", "日本語の映画", "&unheardof;", "well-made"])
+def test_what_is_meaning_stays(text):
+    assert plain_text(text) == text
+
+
+def test_plain_form_is_its_own_plain_form():
+    chance = np.random.default_rng(0)
+    pieces = [*"ab'\"-<>&;#/ ", "&amp;", "&lt;", "br", "&#39;", "&", "\u00ad", "…", "＆", "ﬁ", "\x85", "é", "\u0301",
+              "—"]
+    for _ in range(2000):
+        text = "".join(chance.choice(pieces, 12))
+        plain = plain_text(text)
+        assert plain_text(plain) == plain, ascii(text)
+        assert not [c for c in plain if unicodedata.category(c) == "Cf"]
+
+
+def test_tokens_are_those_of_the_plain_form():
+    others = [other for texts in SAME.values() for other in texts]
+    words, tokens, starts = tokenize(others)
+    expected_words, expected, expected_starts = tokenize([text for text, texts in SAME.items() for _ in texts])
+    assert starts.tolist() == expected_starts.tolist()
+    assert [words[t] for t in tokens] == [expected_words[t] for t in expected]
