@@ -7,13 +7,13 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import os
 import pickle
 import random
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -22,7 +22,6 @@ import pytest
 import torch
 
 from helpers import archive, ngrams
-from helpers.archive import ARCHIVE
 from helpers.cli import UserError
 from helpers.reviews import load_reviews
 from tests.toy import refused, train_toy, write_tar
@@ -60,9 +59,6 @@ class Bomb:
         return os.system, (f"touch {CANARY}",)
 
 
-# Texts
-
-
 ODD = ["\0", "\n", "\r", "\t", "\x1b[2J", "\x7f", "\x85", "\xa0", "\u00ad", "\u200b", "\u200d", "\u202e", "\u2028",
        "\ufeff", "\ufffd", "\ufffe", "\U000e0001", "\U0010ffff", "e\u0301", "👨\u200d👩\u200d👧", "ﷺ", "İ", "ß",
        "日本語", "א", "１", "½", "<br />", "<br", "<script>", "&amp;", "$x^2$", "%s%n", "{0}", "${HOME}", "`ls`",
@@ -95,9 +91,7 @@ def test_any_bytes_are_answered_or_refused(call, model, folder, monkeypatch, num
             Path("texts").write_bytes(content)
             options += ["--file", "texts"]
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-        started = time.process_time()
         code, out, err = call("predict", "--model", model, *options)
-        assert time.process_time() - started < 10
         endings[code] += 1
         if code:
             refused(code, out, err)
@@ -120,24 +114,6 @@ def test_any_bytes_are_answered_or_refused(call, model, folder, monkeypatch, num
     assert {path.name for path in folder.iterdir()} <= {"texts"}
 
 
-# Archives
-
-
-def members(archive):
-    """The archive's members as (TarInfo, content)."""
-    with tarfile.open(archive) as tar:
-        return [(member, tar.extractfile(member).read() if member.isfile() else b"") for member in tar]
-
-
-def pack(parts):
-    """The bytes of a zipped archive of (TarInfo, content)."""
-    with io.BytesIO() as raw:
-        with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1) as tar:
-            for member, content in parts:
-                tar.addfile(member, io.BytesIO(content) if member.isfile() else None)
-        return raw.getvalue()
-
-
 def truncate(chance, content):
     return content[:chance.randrange(len(content))]
 
@@ -156,42 +132,50 @@ def overwrite(chance, content):
 
 
 def inside(damage):
-    """The same damage to the tar file in the zip file, whose checksum then fits."""
+    """Return the same damage to the tar file in the gzip file, whose checksum then fits."""
     return lambda chance, content: gzip.compress(damage(chance, gzip.decompress(content)), 1)
 
 
+def as_zip(damage):
+    """Return the same damage to a zip file of the same members."""
+    def damage_zip(chance, content):
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar, io.BytesIO() as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                for member in filter(tarfile.TarInfo.isfile, tar):
+                    archive.writestr(member.name, tar.extractfile(member).read())
+            return damage(chance, file.getvalue())
+    return damage_zip
+
+
+def insert(chance, content, member, data=b""):
+    """Insert the header of a member, and data, before another one's."""
+    tar = gzip.decompress(content)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        place = chance.choice(archive.getmembers()).offset
+    header = member.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
+    return gzip.compress(tar[:place] + header + data + bytes(-len(data) % 512) + tar[place:], 1)
+
+
 def strange_member(chance, content):
-    """A member more: a path that climbs out, a link, a device, another review of that name, a lie about its size."""
-    parts = members(io_path(content))
+    """Insert a path that climbs out, a link, a device, or another review of that name."""
     name = chance.choice(["../../../climbed", str(CANARY), "aclImdb/train/pos/../../../../climbed",
                           "aclImdb/train/pos/0_9.txt", "aclImdb/train/pos/99_9.txt", "aclImdb/test/neg/\udcff_1.txt",
                           "aclImdb/train/pos/0_9.txt/0_9.txt", "aclImdb/train/pos", "aclImdb/train/pos/" + "x" * 5000])
-    extra = tarfile.TarInfo(name)
-    extra.type = chance.choice([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
-                                tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.CONTTYPE, b"Z"])
-    extra.linkname = chance.choice(["/etc/passwd", "../../../climbed", "aclImdb/train/pos/0_9.txt", name])
-    extra.mode = 0o7777
-    if extra.isfile():
-        extra.size = len(b"wonderful")
-    parts.insert(chance.randrange(len(parts)), (extra, b"wonderful"))
-    return pack(parts)
+    member = tarfile.TarInfo(name)
+    member.type = chance.choice([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
+                                 tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.CONTTYPE, b"Z"])
+    member.linkname = chance.choice(["/etc/passwd", "../../../climbed", "aclImdb/train/pos/0_9.txt", name])
+    member.mode, data = 0o7777, b"wonderful" if member.isfile() else b""
+    member.size = len(data)
+    return insert(chance, content, member, data)
 
 
-def bomb_header(chance, content):
-    """A member whose header speaks of far more bytes than there are."""
+def large_member(chance, content):
+    """Insert more than the limit: a header that lies about it, or long names and files that are there."""
     member = tarfile.TarInfo(chance.choice(["aclImdb/train/pos/0_9.txt", "aclImdb/imdb.vocab", "x"]))
     member.type = chance.choice([tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
-    member.size = chance.choice([10**8, 2**33, 2**60])
-    header = member.tobuf(tarfile.GNU_FORMAT)
-    return gzip.compress(header + gzip.decompress(content), 1)
-
-
-def zip_bomb(chance, content):
-    """More than the limit, and all of it there: long names or long files, or zeros after the archive's end."""
-    member = tarfile.TarInfo(chance.choice(["aclImdb/imdb.vocab", "aclImdb/train/pos/0_9.txt"]))
-    member.type = chance.choice([tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
-    member.size = 40_000_000
-    return gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(member.size), 1) + content
+    member.size = chance.choice([4 * 10**7, 10**8, 2**33, 2**60])
+    return insert(chance, content, member, bytes(4 * 10**7 * (member.size < 10**8)))
 
 
 def nonsense(chance, content):
@@ -199,36 +183,22 @@ def nonsense(chance, content):
                           pickle.dumps(Bomb()), gzip.compress(bytes(10_000_000)), content[::-1]])
 
 
-def io_path(content):
-    path = Path("intact.tar.gz")
-    path.write_bytes(content)
-    return path
+ARCHIVE_DAMAGES = [truncate, flip, overwrite, inside(truncate), inside(flip), inside(overwrite), as_zip(truncate),
+                   as_zip(flip), as_zip(overwrite), strange_member, large_member, nonsense]
 
 
-ARCHIVE_DAMAGES = [truncate, flip, overwrite, inside(truncate), inside(flip), inside(overwrite), strange_member,
-                   bomb_header, zip_bomb, nonsense]
-
-
-@pytest.fixture(scope="module")
-def archive(data, tmp_path_factory):
-    """The toy data as the bytes of an archive."""
-    return write_tar(data / "aclImdb", tmp_path_factory.mktemp("archive") / ARCHIVE).read_bytes()
-
-
-@numbers(30, 200)
+@numbers(36, 200)
 @pytest.mark.filterwarnings("error")
-def test_damaged_archive_is_refused_or_read_right(archive, folder, monkeypatch, number):
+def test_damaged_archive_is_refused_or_read_right(data, folder, monkeypatch, number):
     monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 30_000_000)
-    chance, path = random.Random(number), Path(ARCHIVE)
-    path.write_bytes(archive)
-    intact = load_reviews(path, "intact", digest=archive.CONTENT_SHA256)
+    chance, path = random.Random(number), write_tar(data / "aclImdb", folder / archive.ARCHIVE)
+    content, intact = path.read_bytes(), load_reviews(path, "intact", digest=archive.CONTENT_SHA256)
     endings = {"refused": 0, "right": 0}
     for i in range(number):
-        path.write_bytes(ARCHIVE_DAMAGES[i % len(ARCHIVE_DAMAGES)](chance, archive))
-        started, reviews = time.process_time(), None
+        path.write_bytes(ARCHIVE_DAMAGES[i % len(ARCHIVE_DAMAGES)](chance, content))
+        reviews = None
         with contextlib.suppress(UserError):
             reviews = load_reviews(path, f"cache{i}", digest=archive.CONTENT_SHA256)
-        assert time.process_time() - started < 5
         endings["right" if reviews else "refused"] += 1
         assert Path(f"cache{i}").exists() == bool(reviews)
         if reviews:
@@ -236,11 +206,7 @@ def test_damaged_archive_is_refused_or_read_right(archive, folder, monkeypatch, 
             assert all(np.array_equal(getattr(reviews, name), getattr(intact, name))
                        for name in ("tokens", "starts", "labels", "test"))
     assert min(endings.values()) > 0
-    assert {path.name for path in folder.iterdir() if not path.name.startswith("cache")} <= {
-        ARCHIVE, "intact.tar.gz", "intact"}
-
-
-# Models and caches
+    assert {path.name for path in folder.iterdir() if not path.name.startswith("cache")} == {archive.ARCHIVE, "intact"}
 
 
 def pickled(chance, content):
@@ -253,36 +219,26 @@ def pickled(chance, content):
 
 def other_content(chance, content):
     """A whole file of torch's, with something else in it."""
-    saved = torch.load(io.BytesIO(content), weights_only=True)
-    state, settings = saved["state"], saved["settings"]
-    change = chance.randrange(12)
-    if change == 0:
-        del saved[chance.choice(list(saved.keys() - {"data", "ngrams"}))]
-    elif change == 1:
-        del state[chance.choice(list(state))]
-    elif change == 2:
-        name = chance.choice(list(state))
-        state[name] = state[name][..., :-1]
-    elif change == 3:
-        state[chance.choice(list(state))][0] = float(chance.choice(["nan", "inf"]))
-    elif change == 4:
-        settings["max_len"] = chance.choice([10**12, -1, 0, "500", None, 24])
-    elif change == 5:
-        settings["blocks"] = chance.choice([10**9, -1, 0, 2, "1", None, 1.5])
-    elif change == 6:
-        settings["channels"] = chance.choice([0, 1, 10**12, -1])
-    elif change == 7:
-        saved["words"] = chance.choice([saved["words"][:-1], [], None, [1, 2], "words", [*saved["words"], "more"]])
-    elif change == 8:
-        saved["ngrams"][chance.choice(["words", "keys", "values", "scale"])] = chance.choice([None, [], torch.zeros(3)])
-    elif change == 9:
-        del saved["ngrams"]
-    elif change == 10:
-        saved = chance.choice([[], {}, None, 1, "model", torch.zeros(3), {"state": {}}])
-    else:
-        state["embedding.weight"] = chance.choice([torch.zeros(3), torch.zeros(1, 1).expand(10**9, 50), None])
+    whole = {"saved": torch.load(io.BytesIO(content), weights_only=True)}
+    saved, state, settings = whole["saved"], whole["saved"]["state"], whole["saved"]["settings"]
+    name = chance.choice(list(state))
+    spoilt = state[name].clone()
+    spoilt[0] = chance.choice([math.nan, math.inf])
+    part, key, values = chance.choice([
+        (whole, "saved", [[], {}, None, 1, "model", torch.zeros(3), {"state": {}}]),
+        (saved, chance.choice(list(saved)), [...]),
+        (saved, "words", [saved["words"][:-1], [], None, [1, 2], "words", [*saved["words"], "more"]]),
+        (saved["ngrams"], chance.choice(list(saved["ngrams"])), [None, [], torch.zeros(3)]),
+        (settings, "max_len", [10**12, -1, 0, "500", None, 24]),
+        (settings, "blocks", [10**9, -1, 0, 2, "1", None, 1.5]),
+        (settings, "channels", [0, 1, 10**12, -1]),
+        (state, "embedding.weight", [torch.zeros(3), torch.zeros(1, 1).expand(10**9, 50), None]),
+        (state, name, [..., spoilt, spoilt[..., :-1]])])
+    part[key] = chance.choice(values)
+    if part[key] is ...:  # stands for nothing at all
+        del part[key]
     with io.BytesIO() as file:
-        torch.save(saved, file)
+        torch.save(whole["saved"], file)
         return file.getvalue()
 
 
@@ -307,9 +263,7 @@ def test_damaged_model_is_refused_or_answers_right(call, model, folder, number):
     endings = {0: 0, 2: 0}
     for i in range(number):
         Path("model.pt").write_bytes(MODEL_DAMAGES[i % len(MODEL_DAMAGES)](chance, content))
-        started = time.process_time()
         code, out, err = call("predict", "--model", "model.pt", text)
-        assert time.process_time() - started < 5
         endings[code] += 1
         assert (out == expected and not err) if code == 0 else "model.pt is not a model" in refused(code, out, err)
     assert endings[2] > number / 2
