@@ -8,12 +8,13 @@ Prints the sentences and writes `gpt2_sentences.json` and `gpt2_sentences.md` to
 is replaced by the next best thing, and a notice says so: transformers for minGPT, a small GPT of our own for gpt2.
 """
 
+import helpers.runtime  # noqa: F401  before torch, whose threads it tells how to wait
+
+# isort: split
 import argparse
 import json
-import os
 import platform
 import re
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -91,7 +92,7 @@ def two_words(text):
 
 def parse_args(argv=None):
     """Return the options of the command line."""
-    parser = Parser(description=__doc__.partition("\n")[0])
+    parser = Parser(description="Write five English sentences for each of ten two-word prefixes with GPT-2.")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--model", choices=MODELS, help="weights from the Hugging Face hub (default: gpt2, or "
                          f"{OWN_GPT.name} with a notice where it is unavailable)")
@@ -144,7 +145,4 @@ def main():
 
 
 if __name__ == "__main__":
-    # torch's threads sleep while they wait, instead of spinning: 9 times as fast where the cores have other work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
     run_command(main)

@@ -210,7 +210,8 @@ assert end(first) == 130
 assert os.listdir(runs + "/mine") == ["checkpoint.pt"]
 assert end(start("--name", "mine")) == 0
 """, data, tmp_path)
-    assert metrics_of(runs / "whole") == metrics_of(runs / "one") == metrics_of(runs / "two") == metrics_of(runs / "mine")
+    whole, *others = (metrics_of(runs / name) for name in ("whole", "one", "two", "mine"))
+    assert others == [whole] * 3
     assert len(list((tmp_path / "cache").iterdir())) == 2, "tokens and channels, and nothing half-written"
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
         f"error: another process is writing to {runs / 'mine'}; wait for it, or choose another name.",

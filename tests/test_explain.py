@@ -140,14 +140,15 @@ def test_words_of_a_long_text_stay_on_the_picture_and_apart_and_there_is_no_matr
     drawn[0].canvas.draw()
     extents = [word.get_window_extent() for word in words.texts]
     width, height = drawn[0].canvas.get_width_height()
-    assert all(0 <= each.x0 and each.x1 <= width and 0 <= each.y0 and each.y1 <= height for each in extents)
+    assert all(each.x0 >= 0 and each.x1 <= width and each.y0 >= 0 and each.y1 <= height for each in extents)
     assert all(a.x1 <= b.x0 or a.y0 >= b.y1 for a, b in zip(extents[1:], extents[2:], strict=False))
     assert "table" not in Page(write(predictor, text, tmp_path / "why.html")).names()[0]
 
 
 @pytest.mark.parametrize("text", [
     '<script>alert(1)</script> "><img src=x onerror=alert(1)> &lt; &amp;lt;b&gt; {title} $title %s', "a" * 1000, "'",
-    "$\\frac{1}$ $x^2 $ \\", "日本語 の 映画 👨\u200d👩 e\u0301 \u202egnihton \x1b[31m \x7f \ufeff", "ﷺ ﷽", "x\u0300" * 50])
+    "$\\frac{1}$ $x^2 $ \\", "日本語 の 映画 👨\u200d👩 e\u0301 \u202egnihton \x1b[31m \x7f \ufeff", "ﷺ ﷽",
+    "x\u0300" * 50])
 @pytest.mark.filterwarnings("error")
 def test_hostile_text_is_only_text(predictor, tmp_path, text):
     write(predictor, text, tmp_path / "why.png")

@@ -65,7 +65,8 @@ def test_json_holds_text_label_and_probability(ask):
 def test_notes_on_cut_texts_unknown_words_and_blank_lines(ask, model):
     long = "wonderful " * 20 + "the " * 30
     part = "first 12 and last 13 tokens, and the n-grams of all," if "bonus" in str(model) else "first 25 tokens"
-    code, out, err = ask(stdin="\n".join(["", "  ", "a film", long, "a " * 25, "日本語 の 映画", long, "xyzzy"]).encode())
+    lines = ["", "  ", "a film", long, "a " * 25, "日本語 の 映画", long, "xyzzy"]
+    code, out, err = ask(stdin="\n".join(lines).encode())
     assert (code, len(answers(out))) == (0, 6)
     assert err == ("note: 2 blank texts were left out\n"
                    f"note: only the {part} were read: text 4, 7\n"

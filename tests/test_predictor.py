@@ -51,7 +51,8 @@ def test_logits_are_those_of_one_review_at_a_time(data, tmp_path, preset):
 
 
 @pytest.mark.parametrize(("logit", "expected"), [
-    (2.0, ("positive", 1 / (1 + math.exp(-2)))), (-1.0, ("negative", 1 / (1 + math.exp(-1)))), (0.0, ("negative", 0.5))])
+    (2.0, ("positive", 1 / (1 + math.exp(-2)))), (-1.0, ("negative", 1 / (1 + math.exp(-1)))),
+    (0.0, ("negative", 0.5))])
 def test_class_and_its_probability(logit, expected):
     assert classify(torch.tensor(logit)) == (expected[0], pytest.approx(expected[1]))
 
