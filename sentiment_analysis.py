@@ -4,8 +4,7 @@
     python sentiment_analysis.py --preset bonus         n-gram channels beside the word vectors
     python sentiment_analysis.py predict "A film to fall asleep in."
 
-A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.md has all commands, and what accuracy to
-expect in what time.
+A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. README.md has all commands and what they reach.
 """
 
 import helpers.runtime  # noqa: F401  before torch, whose threads it tells how to wait
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 from tqdm import tqdm
 
 from helpers import evaluate, predict
@@ -27,7 +27,6 @@ from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_sou
 from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits, split_by_movie
 from helpers.checkpoint import Checkpoint, run_identity
 from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
-from helpers.evaluate import compute_metrics, print_test, test_metrics
 from helpers.files import only_process, whole_file, write_text
 from helpers.ngrams import load_channels
 from helpers.predictor import build_model, save_model
@@ -48,7 +47,6 @@ class Settings:
     freeze: bool = setting(False, "keep GloVe's vectors as they are", action="store_true")
     min_freq: int = setting(10, "how often a word occurs at least to be in the vocabulary", type=number(int, 1))
     glove_dim: int = setting(50, "features of a word vector", type=int, choices=GLOVE_DIMS)
-    # of the presets alone, not of the command line
     valid_share: float = setting(0.2, "share of the training reviews that is held out to validate")
     schedule: str = setting("constant", 'of the learning rate: "constant" or "one-cycle"')
     input_dropout: float = setting(0.0, "dropout of the word vectors")
@@ -59,10 +57,8 @@ class Settings:
 REQUIRED = Settings()
 BONUS = Settings(epochs=3, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05, schedule="one-cycle",
                  input_dropout=0.6, both_ends=True, ngrams="labels")
-# A few dozen steps at 1e-4 teach nothing, and few words stand ten times in a few hundred short reviews.
-SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)
+SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # a few dozen steps at 1e-4 would teach nothing
 PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": replace(BONUS, ngrams="unsup"), "sample": SAMPLE}
-LOOK_EVERY = 50  # steps: to look at the loss makes a GPU wait
 
 
 def set_seed(seed=42):
@@ -92,26 +88,20 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
     covered = add_glove(vocab, settings.glove_dim, cache_dir)
     print(f"{is_train.sum():,} reviews to train on, {is_valid.sum():,} of other films to validate, "
           f"{reviews.test.sum():,} to test; {len(vocab):,} words, {covered:.1%} of them in GloVe")
-    channels, table = None, None
-    if settings.ngrams:
-        channels, table = load_channels(reviews, is_train, settings.ngrams, seed, cache_dir)
-        print(f"{channels.shape[1]} channels of {len(table.values):,} n-grams, counted on {is_train.sum():,} labelled "
-              f"and {(reviews.labels < 0).sum():,} unlabelled reviews")
-    sets = train_set, valid_set, test_set = [
-        ReviewSet(reviews, chosen, vocab, settings.max_len, settings.both_ends, channels, table, device)
-        for chosen in (is_train, is_valid, reviews.test)]
-    train_loader = BucketLoader(train_set, settings.batch_size, shuffle=True)
-    valid_loader, test_loader = (BucketLoader(part, settings.batch_size) for part in (valid_set, test_set))
-    return *sets, train_loader, valid_loader, test_loader, vocab, vocab.stoi["<pad>"]
+    channels, table = (load_channels(reviews, is_train, settings.ngrams, seed, cache_dir) if settings.ngrams
+                       else (None, None))
+    sets = [ReviewSet(reviews, chosen, vocab, settings.max_len, settings.both_ends, channels, table, device)
+            for chosen in (is_train, is_valid, reviews.test)]
+    loaders = [BucketLoader(dataset, settings.batch_size, shuffle=dataset is sets[0]) for dataset in sets]
+    return *sets, *loaders, vocab, vocab.stoi["<pad>"]
 
 
 def make_optimizer(model, settings, batches):
     """Return Adam, and the schedule of its learning rate over `settings.epochs` of so many `batches`."""
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=settings.lr, fused=True)
-    if settings.schedule == "one-cycle":
-        steps = settings.epochs * batches
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    if settings.schedule == "constant":
+        return optimizer, ConstantLR(optimizer, factor=1)
+    return optimizer, OneCycleLR(optimizer, settings.lr, total_steps=settings.epochs * batches)
 
 
 def train_epoch(model, loader, optimizer, scheduler, title):
@@ -126,8 +116,8 @@ def train_epoch(model, loader, optimizer, scheduler, title):
         optimizer.step()
         scheduler.step()
         total, count = total + loss.detach().double() * len(labels), count + len(labels)
-        if step % LOOK_EVERY == 0 or step == len(loader):
-            mean = check_finite(total.item() / count, f"{title}, at step {step} or up to {LOOK_EVERY} steps before")
+        if step % 50 == 0 or step == len(loader):  # to look at the loss makes a GPU wait
+            mean = check_finite(total.item() / count, f"{title}, at step {step} or up to 50 steps before")
             bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
     return mean
 
@@ -161,22 +151,22 @@ def train(settings, source, folder, args):
         epoch_started = time.time()
         train_loss = train_epoch(model, train_loader, optimizer, scheduler, f"epoch {epoch}")
         seconds = time.time() - epoch_started
-        valid = compute_metrics(predict_logits(model, valid_loader, "validation"), valid_set.labels)
+        valid = evaluate.compute_metrics(predict_logits(model, valid_loader, "validation"), valid_set.labels)
         check_finite(valid["loss"], f"the validation after epoch {epoch}")
         speed = int(train_set.lengths.sum() / seconds)
-        metrics["epochs"].append({"train_loss": train_loss, "valid_loss": valid["loss"],
-                                  "valid_accuracy": valid["accuracy"], "seconds": seconds, "tokens_per_second": speed})
+        metrics["epochs"].append(dict(train_loss=train_loss, valid_loss=valid["loss"], valid_accuracy=valid["accuracy"],
+                                      seconds=seconds, tokens_per_second=speed))
         checkpoint.save(metrics["epochs"], seconds_before + time.time() - started)
         print(f"epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
               f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s  {speed:9,} tokens/s")
 
-    metrics["test"] = test_metrics(model, test_loader)
+    metrics["test"] = evaluate.test_metrics(model, test_loader)
     metrics["seconds"] = seconds_before + time.time() - started
     save_model(folder / "model.pt", model, vocab, train_set.table, metrics)
     plot_losses(metrics, folder / "loss.png")
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     checkpoint.path.unlink()
-    print_test(metrics["test"], metrics["data"])
+    evaluate.print_test(metrics["test"], metrics["data"])
     print(f"{metrics['seconds']:.0f} s in all; {folder} holds metrics.json, loss.png and model.pt")
 
 
@@ -199,13 +189,10 @@ def plot_losses(metrics, path):
 
 def parse_args(argv):
     """Return the options of a run, and the settings that were given: a dict from field of Settings to value."""
-    parser = Parser(description="Train the transformer on the IMDB reviews and test it.",
-                    epilog=f"Other commands, each with a --help of its own: {', '.join(COMMANDS)}.")
+    parser = Parser(description="Train and test the transformer.", epilog=f"Other commands: {', '.join(COMMANDS)}.")
     add_data_options(parser)
-    parser.add_argument("--preset", choices=PRESETS, default="required", help="settings to start from (default: "
-                        "%(default)s)")
-    parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
-                        help="--preset sample: a few hundred short reviews, without network")
+    parser.add_argument("--preset", choices=PRESETS, default="required", help="settings (default: required)")
+    parser.add_argument("--sample", dest="preset", action="store_const", const="sample", help="--preset sample")
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="of numpy and torch (default: 42)")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of that name stopped")
     parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs (default: runs)")
