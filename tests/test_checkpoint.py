@@ -5,8 +5,10 @@ import itertools
 import json
 import math
 import os
-import subprocess
+import resource
+import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,11 @@ import torch
 import sentiment_analysis
 from helpers import archive, reviews
 from helpers.checkpoint import Checkpoint
-from helpers.cli import UserError
+from helpers.cli import UserError, run_command
 from helpers.files import read_torch, write_torch
-from tests.toy import QUICK, train_toy, without_times, write_archive_folder
+from tests.toy import train_toy, without_times, write_archive_folder
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not outlive a fork")
 
 
 def metrics_of(folder):
@@ -63,27 +67,23 @@ def interrupted(train, tmp_path):
     return interrupted
 
 
-@pytest.mark.parametrize("options", [["--resume"], ["--resume", "--preset", "bonus", "--blocks", "2"]])
-def test_resumed_run_ends_as_the_uninterrupted_one(train, interrupted, options):
+@pytest.mark.parametrize("options", [[], ["--preset", "bonus", "--blocks", "2"]])
+def test_resumed_run_ends_as_the_uninterrupted_one(train, interrupted, capsys, options):
+    interrupted(2, *options)
     metrics, state, out = train(*options)
-    assert "starting anew" in out, "there is nothing to resume"
-    interrupted(3, *options)
-    path = interrupted(6, *options)
+    assert "--resume goes on" in out
+    assert sum(line.startswith("epoch") for line in out.splitlines()) == 6
+    interrupted(3, *options, "--resume")
+    assert "no interrupted run" in capsys.readouterr().out
+    path = interrupted(6, *options, "--resume")
     saved = read_torch(path)
     write_torch(path, saved | {"seconds": saved["seconds"] + 1e6})
-    again, same_state, out = train(*options)
+    again, same_state, out = train(*options, "--resume")
     assert "going on after epoch 5" in out
     assert sum(line.startswith("epoch") for line in out.splitlines()) == 1
     assert again == metrics
     assert all(tensor.equal(same_state[name]) for name, tensor in state.items())
     assert json.loads(path.with_name("metrics.json").read_text())["seconds"] > 1e6, "those of all parts"
-
-
-def test_run_without_resume_says_what_it_could_go_on_with(train, interrupted):
-    interrupted(3)
-    _, _, out = train()
-    assert "--resume goes on" in out
-    assert sum(line.startswith("epoch") for line in out.splitlines()) == 6
 
 
 def test_every_generator_of_random_numbers_goes_on(tmp_path):
@@ -137,82 +137,73 @@ def test_diverging_run_keeps_the_last_good_checkpoint(train, step, value):
     assert again == metrics
 
 
-# Processes that are killed, and two at once. They are forked from one that has run before, which makes them start fast.
-HELPER = """
-import os, signal, sys, time
-import sentiment_analysis
-from helpers import archive
-from helpers.cli import run_command
-archive.CONTENT_SHA256, runs, *options = sys.argv[1:]
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
+@pytest.fixture
+def fork(data, tmp_path):
+    """A function that trains in a process of its own, killed at a change to its files; returns the process's id."""
+    def fork(name, *options, change=None):
+        if child := os.fork():
+            return child
+        changes, code = itertools.count(1), 1
 
-def run(*more):
-    run_command(lambda: sentiment_analysis.main(["--runs-dir", runs, *options, *more]))
+        def kill(event, args):
+            is_change = event in ("open", "os.rename", "os.remove") and f"runs/{name}/" in str(args[0])
+            if is_change and next(changes) == change:
+                if event != "open":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # bytes, after which SIGXFSZ kills it
 
-def start(*more, before=None):
-    if child := os.fork():
-        return child
-    changes = iter(range(1, 1000))
-    def kill(event, args):
-        if event in ("open", "os.rename", "os.remove") and runs in str(args[0]) and next(changes) == before:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(kill)  # it is called before each change to the files of the runs
-    try:
-        run(*more)
-        os._exit(0)
-    except SystemExit as stop:
-        os._exit(stop.code)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as the next one is
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            sys.addaudithook(kill)
+            run_command(lambda: train_toy(data, tmp_path / "runs", name, "--preset", "bonus", "--cache-dir",
+                                          tmp_path / "cache", *options))
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return fork
+
 
 def end(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-run("--name", "whole", "--cache-dir", "cache-of-its-own")
-"""
 
-
-def run_processes(code, data, tmp_path):
-    """Run Python code after `HELPER` in a process of its own; return the folder of the runs, and what was printed."""
-    helper = subprocess.run(
-        [sys.executable, "-c", HELPER + code, archive.CONTENT_SHA256, tmp_path / "runs", "--data-dir", data,
-         "--cache-dir", tmp_path / "cache", "--preset", "bonus", *QUICK], capture_output=True, text=True, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(sentiment_analysis.__file__).parent), "PYTHONUNBUFFERED": "1",
-                          "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""})  # CUDA does not outlive a fork
-    assert (helper.returncode, "Traceback" in helper.stderr) == (0, False), helper.stderr
-    return tmp_path / "runs", helper.stdout, helper.stderr
-
-
+@without_gpu
 @pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
-def test_run_killed_at_any_moment_goes_on(data, tmp_path, step):
-    """Runs are killed before the first change to their files, before the one `step` later, and so on to the last."""
-    runs, out, _ = run_processes(f"""
-before = 1
-while end(start("--name", f"{{before}}", before=before)) == -signal.SIGKILL:
-    assert end(start("--name", f"{{before}}", "--resume")) == 0
-    before += {step}
-""", data, tmp_path)
-    assert {f"going on after epoch {number}" for number in (2, 3)} <= set(out.splitlines())
-    metrics = [metrics_of(folder) for folder in runs.iterdir()]
-    assert len(metrics) > 18 / step
-    assert all(one == metrics[0] for one in metrics)
+def test_run_killed_at_any_moment_goes_on(fork, data, tmp_path, capfd, step):
+    """Runs are killed at the first change to their files, at the one `step` later, and so on to the last."""
+    whole = metrics_of(train_toy(data, tmp_path / "runs", "whole", "--preset", "bonus"))
+    change = 1
+    while end(fork(str(change), change=change)) < 0:
+        assert end(fork(str(change), "--resume")) == 0
+        change += step
+    runs = list((tmp_path / "runs").iterdir())
+    assert len(runs) > 18 / step
+    assert all(metrics_of(folder) == whole for folder in runs)
+    assert {f"going on after epoch {number}" for number in (2, 3)} <= set(capfd.readouterr().out.splitlines())
 
 
-def test_two_processes_at_once_and_ctrl_c(data, tmp_path):
+@without_gpu
+def test_two_processes_at_once_and_ctrl_c(fork, data, tmp_path, capfd):
     """They share a cache that neither finds there; a run that one of them writes is refused to the other."""
-    runs, _, err = run_processes("""
-children = start("--name", "one"), start("--name", "two")
-assert [end(child) for child in children] == [0, 0]
-first = start("--name", "mine", "--epochs", "100000")
-while not os.path.exists(runs + "/mine/checkpoint.pt"):
-    time.sleep(0.05)
-assert end(start("--name", "mine")) == 2
-os.kill(first, signal.SIGINT)
-assert end(first) == 130
-assert os.listdir(runs + "/mine") == ["checkpoint.pt"]
-assert end(start("--name", "mine")) == 0
-""", data, tmp_path)
-    whole, *others = (metrics_of(runs / name) for name in ("whole", "one", "two", "mine"))
-    assert others == [whole] * 3
+    runs = tmp_path / "runs"
+    whole = metrics_of(train_toy(data, runs, "whole", "--preset", "bonus"))
+    assert list(map(end, [fork("one"), fork("two")])) == [0, 0]
+    first = fork("mine", "--epochs", "100000")
+    while not (runs / "mine" / "checkpoint.pt").exists():
+        time.sleep(0.05)
+    assert end(fork("mine")) == 2
+    os.kill(first, signal.SIGINT)
+    assert end(first) == 130
+    assert os.listdir(runs / "mine") == ["checkpoint.pt"]
+    assert end(fork("mine")) == 0
+    assert all(metrics_of(runs / name) == whole for name in ("one", "two", "mine"))
     assert len(list((tmp_path / "cache").iterdir())) == 2, "tokens and channels, and nothing half-written"
-    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
-        f"error: another process is writing to {runs / 'mine'}; wait for it, or choose another name.",
-        "error: stopped by Ctrl-C; nothing was left half-written."]
+    err = capfd.readouterr().err
+    assert "Traceback" not in err
+    assert f"error: another process is writing to {runs / 'mine'}; " in err
+    assert "error: stopped by Ctrl-C; " in err

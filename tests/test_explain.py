@@ -29,30 +29,23 @@ def predictor(model):
     return Predictor(model)
 
 
-# Effects
-
-
 @pytest.mark.parametrize("at_once", [1, 30, 200_000])
-@pytest.mark.parametrize("text", [TEXT, "the long and boring film was awful .", "film " * 30 + "superb", "superb",
-                                  "xyzzy", "superb superb"])
+@pytest.mark.parametrize("text", [TEXT, "the " * 20 + "superb " + "the " * 20, "superb", "xyzzy", "superb superb"])
 def test_effect_is_what_erasing_the_word_does(predictor, monkeypatch, text, at_once):
+    """However many are computed at once; beyond the cut only the n-grams know a word."""
     monkeypatch.setattr(explain, "TOKENS_AT_ONCE", at_once)
     words = text.split()
     whole = predictor.logits(as_reviews([text]))[0]
     expected = [whole - predictor.logits(as_reviews([" ".join(words[:i] + words[i + 1:]), text]))[0]
                 for i in range(len(words))]
     np.testing.assert_allclose(word_effects(predictor, as_reviews([text])), expected, atol=1e-4)
-
-
-def test_effects_include_what_goes_through_the_ngrams(predictor):
-    """Only the n-grams know a word beyond the cut."""
-    text = "the " * 20 + "superb " + "the " * 20
-    assert word_effects(predictor, as_reviews([text]))[20] != pytest.approx(0, abs=1e-3)
+    assert len(words) < 41 or abs(expected[20]) > 1e-3
 
 
 def test_attention_is_that_of_the_first_block(predictor):
     reviews = as_reviews([TEXT])
-    ids, channels, _ = predictor.review_set(reviews).batch(torch.tensor([0]), len(reviews.tokens))
+    ids = torch.tensor([[predictor.vocab.stoi[word] for word in TEXT.split()]])
+    channels = torch.from_numpy(predictor.table.channels(reviews)).float().unsqueeze(0)
     x = torch.cat([predictor.model.embedding(ids), channels], dim=2)
     expected = predictor.model.blocks[0].attention.weights(x)[0].detach()
     np.testing.assert_allclose(attention_weights(predictor, reviews), expected, atol=1e-6)
@@ -60,7 +53,7 @@ def test_attention_is_that_of_the_first_block(predictor):
 
 
 @pytest.mark.skipif(not SAMPLE_DIR.exists(), reason="no sample_reviews/")
-@pytest.mark.parametrize("number", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_erasing_the_strongest_words_changes_more_than_erasing_random_ones(number):
     """The network that comes with the project on the sample reviews, which it has never seen.
 
@@ -82,9 +75,6 @@ def test_erasing_the_strongest_words_changes_more_than_erasing_random_ones(numbe
     assert len(strongest) == number
     assert np.mean(strongest) > max(0.1, 5 * np.mean(at_random))
     assert np.mean(np.array(strongest) > at_random) > 0.95
-
-
-# The picture and the page
 
 
 @pytest.fixture
@@ -168,9 +158,6 @@ def test_hostile_text_is_only_text(predictor, tmp_path, text):
     content = path.read_text(encoding="utf-8")
     assert not re.search("https?:|src=|url[(]|@import", content.partition("<p>")[0])
     assert not re.search("[\x1b\x7f\u202e\ufeff]", content)
-
-
-# The command
 
 
 def test_command_writes_both_and_answers(call, model, predictor, tmp_path):

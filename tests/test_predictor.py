@@ -45,29 +45,21 @@ def test_logits_are_those_of_one_review_at_a_time(data, tmp_path, preset):
             confusion[label][logit > 0] += 1
     assert any(np.diff(as_reviews(texts).starts) > 25)
     torch.testing.assert_close(predictor.logits(as_reviews(texts)), torch.tensor(logits), atol=1e-5, rtol=1e-5)
+    for logit in (*logits, 0.0):
+        probability = 1 / (1 + math.exp(-abs(logit)))
+        assert classify(torch.tensor(logit)) == ("positive" if logit > 0 else "negative", pytest.approx(probability))
     test = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
     assert test["confusion"] == confusion
     assert test["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
-@pytest.mark.parametrize(("logit", "expected"), [
-    (2.0, ("positive", 1 / (1 + math.exp(-2)))), (-1.0, ("negative", 1 / (1 + math.exp(-1)))),
-    (0.0, ("negative", 0.5))])
-def test_class_and_its_probability(logit, expected):
-    assert classify(torch.tensor(logit)) == (expected[0], pytest.approx(expected[1]))
-
-
-@pytest.mark.parametrize(("content", "word"), [
-    (None, "train first"), (b"<html>", "damaged"), (b"PK\3\4", "damaged"), ({"state": {}, "words": ["a"]}, "damaged")])
+@pytest.mark.parametrize(("content", "word"), [(None, "train first"), (b"<html>", "damaged"), (b"PK\3\4", "damaged")])
 def test_missing_or_damaged_model_is_refused(tmp_path, content, word):
     path = tmp_path / "model.pt"
-    if isinstance(content, bytes):
+    if content:
         path.write_bytes(content)
-    elif content:
-        torch.save(content, path)
-    with pytest.raises(UserError, match=word) as refusal:
+    with pytest.raises(UserError, match=f"^{path} .*{word}"):
         Predictor(path)
-    assert str(path) in str(refusal.value)
 
 
 def test_packed_keys_come_back():

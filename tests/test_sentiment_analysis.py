@@ -60,12 +60,9 @@ def files_in(folder):
     return sorted(path.name for path in Path(folder).rglob("*") if path.is_file())
 
 
-def test_run_writes_three_files_and_the_plot_is_fit_for_print(run):
+def test_run_writes_model_plot_and_metrics_with_settings_versions_and_results(run, data):
     assert files_in(run.parent) == RESULTS
     assert plt.imread(run / "loss.png").shape[1] >= 1000, "pixels in a row"
-
-
-def test_metrics_hold_settings_versions_and_results(run, data):
     metrics, test = metrics_of(run), metrics_of(run)["test"]
     expected = replace(REQUIRED, lr=0.01, batch_size=8, min_freq=2, max_len=25)
     assert metrics["settings"] == asdict(expected) | {"channels": 0}
@@ -153,9 +150,6 @@ def test_seed_is_42_unless_given(arguments, seed):
     assert (np.random.get_state()[1][0], torch.initial_seed()) == (seed, seed)
 
 
-# Options, refusals and interruptions
-
-
 @pytest.mark.parametrize(("options", "settings", "name"), [
     ("", Settings(blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False), "required"),
     ("--preset bonus", BONUS, "bonus"),
@@ -184,11 +178,6 @@ def test_help_shows_every_default(call):
         assert (code, command in text, option in out, "--lr" in out) == (0, True, True, False)
 
 
-def test_import_trains_nothing_and_prints_nothing(tmp_path):
-    assert run_script("-c", "import sentiment_analysis", cwd=tmp_path) == (0, "", "")
-    assert not files_in(tmp_path)
-
-
 @pytest.mark.parametrize("options", [
     "--blocks 0", "--blocks -1", "--blocks 1.5", "--blocks many", "--epochs 0", "--batch-size 0", "--max-len 0",
     "--min-freq 0", "--lr 0", "--lr=-1e-4", "--lr nan", "--lr inf", "--lr fast", "--dropout 1", "--dropout=-0.1",
@@ -205,7 +194,9 @@ def test_bad_option_is_refused_before_anything_is_read(call, started, monkeypatc
     assert (started, files_in(tmp_path)) == ([], [])
 
 
-def test_refusal_is_one_line_as_the_shell_sees_it(tmp_path):
+def test_import_says_nothing_and_a_refusal_is_one_line_as_the_shell_sees_it(tmp_path):
+    assert run_script("-c", "import sentiment_analysis", cwd=tmp_path) == (0, "", "")
+    assert not files_in(tmp_path)
     (tmp_path / "aclImdb_v1.tar.gz").write_bytes(b"<html><title>404 Not Found</title></html>")
     code, out, err = run_script(ROOT / "sentiment_analysis.py", "--data-dir", ".", cwd=tmp_path)
     assert "aclImdb_v1.tar.gz is damaged" in refused(code, out, err)
@@ -253,9 +244,6 @@ def test_full_disk_leaves_no_half_written_file(call, data, tmp_path, monkeypatch
                                              tmp_path / "runs", *QUICK, "--epochs", "1"))
     assert files_in(tmp_path / "runs") == finished
     assert not [file for file in files_in(tmp_path / "cache") if file.startswith(".")]
-
-
-# The sample
 
 
 @pytest.fixture
