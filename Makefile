@@ -10,7 +10,7 @@ sentiment: .venv/ready
 
 test: .venv/ready-dev
 	.venv/bin/ruff check .
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 fuzz: .venv/ready-dev
 	.venv/bin/python -m pytest -m slow tests
