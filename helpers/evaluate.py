@@ -3,6 +3,9 @@
     python sentiment_analysis.py evaluate --run runs/required
 """
 
+if __name__ == "__main__":
+    raise SystemExit("error: this file is not run; the command is: python sentiment_analysis.py evaluate")
+
 from pathlib import Path
 
 import torch

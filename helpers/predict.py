@@ -8,6 +8,9 @@ Needs a `model.pt` and nothing else, neither data nor network. A text is treated
 same plain form and tokens, the same cut, the same n-gram channels.
 """
 
+if __name__ == "__main__":
+    raise SystemExit("error: this file is not run; the command is: python sentiment_analysis.py predict")
+
 import json
 import sys
 from pathlib import Path

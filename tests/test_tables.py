@@ -140,3 +140,11 @@ def test_closed_and_odd_outputs(command, out, err):
 def test_reader_that_goes_away_ends_the_command_in_silence():
     code, out, err = shell("(yes film | head -9000 | nl) | $P predict | head -1; exit ${PIPESTATUS[1]}")
     assert (code, out.count("\n"), err) == (141, 1, "")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])
+def test_file_of_a_command_says_where_the_command_is(command):
+    for way in (["-m", f"helpers.{command}"], [f"helpers/{command}.py"]):
+        done = subprocess.run([sys.executable, *way, "a film"], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert "python sentiment_analysis.py" in done.stderr
