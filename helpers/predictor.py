@@ -49,6 +49,8 @@ def unpack(lower):
 
 def check(saved):
     """Raise an error unless the parts of a `model.pt` are those of one network: it might fill the memory, or lie."""
+    if not isinstance(saved, dict):
+        raise TypeError("it holds something else")
     state, settings, ngrams = saved["state"], saved["settings"], saved.get("ngrams")
     words, d = state["embedding.weight"].shape
     fits = [len(saved["words"]) == words,

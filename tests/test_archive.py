@@ -1,5 +1,6 @@
 """The reviews in any packing and any folder: the same reviews are read, and other files do not matter."""
 
+import io
 import os
 import re
 import shutil
@@ -83,6 +84,19 @@ def test_zip_that_cannot_be_read_is_refused(toy_folder, tmp_path, monkeypatch, d
     else:
         content[100:400] = bytes(300)
     path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged, or not an archive"):
+        read_files(path, LABELLED)
+
+
+@pytest.mark.parametrize("headers", [{"GNU.sparse.size": "1", "GNU.sparse.map": "a,b"},
+                                     {"GNU.sparse.size": "x", "GNU.sparse.map": "1,2"}])
+def test_tar_with_malformed_headers_is_refused(tmp_path, headers):
+    """tarfile raises a bare ValueError for these."""
+    member = tarfile.TarInfo("train/pos/0_9.txt")
+    member.size, member.pax_headers = 3, headers
+    path = tmp_path / "aclImdb.tar"
+    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as packed:
+        packed.addfile(member, io.BytesIO(b"abc"))
     with pytest.raises(UserError, match="damaged, or not an archive"):
         read_files(path, LABELLED)
 
