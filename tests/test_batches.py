@@ -168,6 +168,8 @@ def test_glove_of_100_features(server, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="glove.6B.zip"):
         load_glove(100, tmp_path / "elsewhere")
     assert not list((tmp_path / "elsewhere").iterdir())
-    (tmp_path / "cache" / "glove.6B.zip").write_bytes(b"<html>Not Found</html>")
+    (tmp_path / "cache" / "glove.6B.zip").unlink()
+    assert load_glove(100, tmp_path / "cache")[0].tolist() == words  # kept beside the archive
+    (tmp_path / "elsewhere" / "glove.6B.zip").write_bytes(b"<html>Not Found</html>")
     with pytest.raises(UserError, match="glove.6B.zip is damaged"):
-        load_glove(100, tmp_path / "cache")
+        load_glove(100, tmp_path / "elsewhere")
