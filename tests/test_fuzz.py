@@ -191,7 +191,7 @@ def foreign(chance, content):
 @numbers(36, 200)
 @pytest.mark.filterwarnings("error")
 def test_damaged_archive_is_refused_or_read_right(data, folder, monkeypatch, number):
-    monkeypatch.setattr(archive, "LARGEST_ARCHIVE", 30_000_000)
+    monkeypatch.setattr(archive, "LARGEST", 30_000_000)
     chance, path = random.Random(number), write_tar(data / "aclImdb", folder / archive.ARCHIVE)
     content, intact = path.read_bytes(), load_reviews(path, "intact", digest=archive.CONTENT_SHA256)
     damages, endings = [spoil, spoil_tar, spoil_zip, strange_member, large_member, foreign], {"refused": 0, "right": 0}
