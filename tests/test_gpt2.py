@@ -1,5 +1,6 @@
 """helpers/gpt2.py beside transformers and the real minGPT: the cache, and the folders that people have."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -102,19 +103,6 @@ def test_only_new_positions_are_computed(pair):
 
 
 @needs_mingpt
-def test_tokens_are_drawn_as_often_as_they_should(pair):
-    model, reference, _ = pair
-    prompt, temperature, top_k, count = torch.tensor([[5, 6]]), 1.7, 7, 20_000
-    with torch.inference_mode():
-        values, tokens = (reference(prompt).logits[0, -1] / temperature).topk(top_k)
-    torch.manual_seed(0)
-    drawn = model.generate(prompt.expand(count, 2), 1, temperature, do_sample=True, top_k=top_k)[:, 2]
-    shares = torch.stack([(drawn == token).float().mean() for token in tokens])
-    assert shares.sum() == pytest.approx(1)
-    torch.testing.assert_close(shares, values.softmax(0), rtol=0, atol=0.015)
-
-
-@needs_mingpt
 def test_both_backends_write_the_same(folder):
     assert write(folder, "mingpt") == write(folder, "transformers")
     assert "mingpt.bpe" not in sys.modules  # newer Pythons warn of an escape in it
@@ -182,14 +170,6 @@ def test_writes_as_its_plain_twin_does(folder, writable, change, backend):
     assert write(writable, backend) == write(folder, backend)
 
 
-def test_tokenizer_of_as_many_tokens_as_gpt2_that_is_not_gpt2s(tmp_path):
-    folder = make_tiny(tmp_path / "large", vocab_size=50257, n_embd=8)
-    configured("vocab.json", **{f"word{id}": id for id in range(300, 50257)})(folder)
-    plain = write(folder, "transformers")
-    only_tokenizer_json(folder)
-    assert write(folder, "transformers") == plain
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_added_token_that_the_network_has_a_row_for(writable, backend):
     resized(301)(writable)
@@ -251,8 +231,7 @@ lose_token = both(
 
 @pytest.mark.parametrize(("damage", "words"), [
     (shutil.rmtree, "not a Hugging Face GPT-2 folder"), (without("config.json"), "not a Hugging Face GPT-2 folder"),
-    (without("model.safetensors"), "not a Hugging Face GPT-2 folder"), (without("vocab.json"), "has no vocab.json"),
-    (without("merges.txt"), "has no merges.txt"),
+    *((without(name), "not a Hugging Face GPT-2 folder") for name in ("model.safetensors", "vocab.json", "merges.txt")),
     (rewrite("model.safetensors", lambda content: content[:-999]), "damaged"),
     (both(old_format, rewrite("pytorch_model.bin", lambda content: content[:-999])), "damaged"),
     (both(sharded, lambda folder: gpt2.weights_files(folder)[1].unlink()), "damaged"),
@@ -294,7 +273,7 @@ def test_clone_is_whole_or_absent(monkeypatch, tmp_path):
     commit = git("rev-parse", "HEAD")
     git("rm", "--quiet", "-r", "mingpt")
     git("commit", "--quiet", "-m", "second")
-    monkeypatch.setattr(gpt2, "probe", lambda url: None)
+    monkeypatch.setattr(gpt2, "open_url", contextlib.nullcontext)
     monkeypatch.setattr(gpt2, "MINGPT_URL", str(tmp_path / "origin"))
     monkeypatch.setattr(gpt2, "MINGPT_COMMIT", "0" * 40)
     with pytest.raises(Unreachable):

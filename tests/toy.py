@@ -1,5 +1,6 @@
 """Small data in the archive's own layout, small runs, a server, and what all refusals have in common."""
 
+import hashlib
 import random
 import tarfile
 import threading
@@ -66,10 +67,13 @@ def without_times(metrics):
 
 
 class Server:
-    """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path."""
+    """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path.
+
+    It sends `headers` along, and breaks off half-way if it `breaks`.
+    """
 
     def __init__(self):
-        self.files, self.asked = {}, []
+        self.files, self.asked, self.headers, self.breaks = {}, [], {}, False
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -78,9 +82,14 @@ class Server:
                 body = server.files.get(self.path)
                 self.send_response(404 if body is None else 200)
                 body = b"<html>Not Found</html>" if body is None else body
-                self.send_header("Content-Length", str(len(body)))
+                etag = f'"{hashlib.sha256(body).hexdigest()}"'
+                for key, value in {"Content-Length": len(body), "ETag": etag, **server.headers}.items():
+                    self.send_header(key, str(value))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command == "GET":
+                    self.wfile.write(body[:len(body) // 2] if server.breaks else body)
+
+            do_HEAD = do_GET
 
             def log_message(self, *args):
                 pass
