@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -35,3 +36,11 @@ def test_report_and_benchmarks_import_no_test_but_the_loops():
     for path in [*ROOT.glob("report/*.py"), *ROOT.glob("benchmarks/*.py")]:
         tests = {module for module in imports(path) if module.startswith(("tests", "conftest", "test_"))}
         assert tests <= {"tests.loops"}, path
+
+
+def test_names_that_files_import_of_each_other_exist():
+    for path in (path for folder in ("benchmarks", "pretrained", "report") for path in ROOT.glob(f"{folder}/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and Path(ROOT, *node.module.split(".")).with_suffix(".py").exists():
+                for alias in node.names:
+                    pkgutil.resolve_name(f"{node.module}.{alias.name}")  # raises AttributeError
