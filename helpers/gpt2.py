@@ -181,19 +181,18 @@ def read_folder(folder):
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    names = ", ".join(path.name for path in weights_files(folder))
     try:
         model, report = transformers.GPT2LMHeadModel.from_pretrained(
             str(folder), output_loading_info=True, local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
-        raise UserError(f"{folder}: {names} or a file beside it is damaged, or they do not fit each other; get all of "
-                        "them again.") from error
+        raise UserError(f"{folder}: its weights or the files beside them are damaged, or do not fit each other; get "
+                        "all of them again.") from error
     if report["missing_keys"] or any(".mlp." in key for key in report["unexpected_keys"]):
         raise UserError(f"{folder} holds another kind of network than its config.json says; name a GPT-2 folder with "
                         "--weights.")
     if not all(weights.isfinite().all() for weights in model.parameters()):
-        raise UserError(f"{folder}: {names} holds numbers that are not finite; get it again.")
+        raise UserError(f"{folder}: its weights are not finite numbers; get them again.")
     rows, added = model.config.vocab_size, tokenizer.get_added_vocab()
     ids = sorted(id for token, id in tokenizer.get_vocab().items() if id < rows or token not in added)
     # The network may have more rows than there are tokens: padding up to a number that GPUs like.
@@ -231,12 +230,12 @@ def load_writer(folder, name, GPT):
     import torch
     from transformers import GenerationConfig
 
-    reference, tokenizer = read_folder(folder)
+    paths, (reference, tokenizer) = weights_files(folder), read_folder(folder)
     generation, reference.generation_config = reference.generation_config, GenerationConfig()  # the options decide
     ends = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     for end in (generation.eos_token_id, reference.config.eos_token_id):
         ends.update(end if isinstance(end, list) else [end])
-    device, paths = "cuda" if torch.cuda.is_available() else "cpu", weights_files(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = (to_mingpt(reference, GPT) if GPT else reference).to(device)
     facts = {"model": name, "parameters": reference.num_parameters(), "weights": ", ".join(path.name for path in paths),
              "weights_sha256": ", ".join(map(file_digest, paths)), "backend": "mingpt" if GPT else "transformers",

@@ -48,7 +48,8 @@ def test_one_aligned_line_a_text_wherever_the_texts_stand(ask, tmp_path):
     assert [line.index("%") for line in out.splitlines()] == [15] * 3
     (tmp_path / "texts").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(TEXTS).encode() + b"\n")
     assert ask("--file", tmp_path / "texts") == (0, out, "")
-    assert ask(stdin="\n".join(TEXTS).encode()) == (0, out, "")
+    for options in ([], ["--file", "-"]):
+        assert ask(*options, stdin="\n".join(TEXTS).encode()) == (0, out, "")
 
 
 def test_json_holds_text_label_and_probability(ask):

@@ -1,6 +1,5 @@
 """`predict` on the files that people have: CSV and TSV with labels or without, and the table that it writes."""
 
-import io
 import json
 import os
 import subprocess
@@ -99,12 +98,6 @@ def test_table_that_is_none_or_not_clear_is_refused(call, tmp_path, content, opt
     path = tmp_path / "r.csv"
     path.write_text(content, encoding="utf-8")
     assert words in refused(*call("predict", "--file", path, *options))
-
-
-def test_dash_is_standard_input(call, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"superb\nawful\n")))
-    code, out, _ = call("predict", "--file", "-")
-    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["positive", "negative"])
 
 
 @pytest.mark.parametrize(("text", "share"), [

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.archive import SAMPLE_DIR
 from helpers.predictor import Predictor, as_reviews
-from helpers.tokens import plain_text, tokenize
+from helpers.tokens import plain_text
 
 SAME = {  # a text as it stands in a plain file: other ways to write it
     "It doesn't work.": ["It doesn’t work.", "It doesnʼt work.", "It doesn´t work.", "It doesn`t work.",
@@ -68,11 +68,3 @@ def test_plain_form_is_its_own_plain_form():
         plain = plain_text(text)
         assert plain_text(plain) == plain, ascii(text)
         assert not [c for c in plain if unicodedata.category(c) == "Cf"]
-
-
-def test_tokens_are_those_of_the_plain_form():
-    others = [other for texts in SAME.values() for other in texts]
-    words, tokens, starts = tokenize(others)
-    expected_words, expected, expected_starts = tokenize([text for text, texts in SAME.items() for _ in texts])
-    assert starts.tolist() == expected_starts.tolist()
-    assert [words[t] for t in tokens] == [expected_words[t] for t in expected]
