@@ -44,6 +44,7 @@ def only_tokenizer_json(folder):
 def write(folder, backend):
     """Return eight texts that the GPT-2 of a folder writes after a prefix."""
     writer = load_writer(folder, "tiny", choose_gpt(backend, MINGPT))
+    assert {weights.dtype for weights in writer.model.parameters()} == {torch.float32}
     idx = torch.tensor([writer.encode("My name")] * 8)
     torch.manual_seed(1)
     drawn = writer.model.generate(idx, do_sample=True, **SETTINGS)
