@@ -1,9 +1,7 @@
 """The command generate_gpt2: prefixes, drawing, results, refusals, and a network that is away, broken or there."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,9 +17,8 @@ from helpers.cli import UserError
 from helpers.files import file_digest
 from helpers.gpt2 import Writer
 from tests.tiny_gpt2 import BACKENDS, MINGPT, SETTINGS, make_tiny, only_tokenizer_json
-from tests.toy import refused
+from tests.toy import ROOT, read_json, refused, run_python
 
-ROOT = Path(__file__).parent.parent
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there: refused at once
 
 
@@ -116,7 +113,7 @@ def test_command_writes_all(run, folder, tmp_path, backend):
     code, out, _ = run("--weights", folder, "--backend", backend, "--mingpt-dir", MINGPT, "--top-k", 1000,
                        "--max-new-tokens", 10, "--out", tmp_path / "out")
     assert (code, out.count("\n") > 50) == (0, True)
-    result = json.loads((tmp_path / "out" / "gpt2_sentences.json").read_text(encoding="utf-8"))
+    result = read_json(tmp_path / "out" / "gpt2_sentences.json")
     assert result["model"] == folder.name
     assert result["backend"] == backend
     assert result["weights_sha256"] == file_digest(folder / "model.safetensors")
@@ -135,13 +132,13 @@ def test_folder_may_say_what_temperature_suits_it(run, folder, tmp_path, says, g
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": says}))
     run("--weights", copy, "--backend", "transformers", "--prefix", "My name", "--out", tmp_path, *given)
-    assert json.loads((tmp_path / "gpt2_sentences.json").read_text())["settings"]["temperature"] == used
+    assert read_json(tmp_path / "gpt2_sentences.json")["settings"]["temperature"] == used
 
 
 def test_sentences_follow_the_seed(run, folder, tmp_path):
     def sentences(seed):
         run("--weights", folder, "--backend", "transformers", "--prefix", "My name", "--out", tmp_path, "--seed", seed)
-        return json.loads((tmp_path / "gpt2_sentences.json").read_text(encoding="utf-8"))["sentences"]
+        return read_json(tmp_path / "gpt2_sentences.json")["sentences"]
 
     assert sentences(1) == sentences(1) != sentences(2)
 
@@ -184,7 +181,7 @@ def test_own_gpt_takes_the_place_of_gpt2(monkeypatch, run, hub, folder):
     assert (code, out.count("notice: ")) == (0, 2)  # one for minGPT, one for gpt2
     assert f"{folder.name}, a small GPT" in out
     assert "it is not GPT-2" in out
-    result = json.loads(Path("report", "results", "gpt2_sentences.json").read_text(encoding="utf-8"))
+    result = read_json(Path("report", "results", "gpt2_sentences.json"))
     assert (result["model"], result["backend"]) == (folder.name, "transformers")
 
 
@@ -213,12 +210,11 @@ def test_gpt2_from_the_hub_and_then_from_its_cache(served, tmp_path):
     results, transformers = [], ("--backend", "transformers")
     mingpt = ("--mingpt-dir", MINGPT) if (MINGPT / "mingpt").is_dir() else transformers
     for endpoint, backend in ((served.url, mingpt), (NOWHERE, transformers)):
-        command = [sys.executable, ROOT / "generate_gpt2.py", "--max-new-tokens", "8", "--prefix", "My name",
-                   "--out", "out"]
-        hub = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": endpoint, "PYTHONWARNINGS": "error"}
-        ended = subprocess.run([*command, *backend], cwd=tmp_path, env=os.environ | hub, capture_output=True, text=True)
-        assert (ended.returncode, "notice" in ended.stdout) == (0, False), ended.stderr
-        results.append(json.loads((tmp_path / "out" / "gpt2_sentences.json").read_text(encoding="utf-8")))
+        code, out, err = run_python(
+            "-W", "error", ROOT / "generate_gpt2.py", "--max-new-tokens", 8, "--prefix", "My name", "--out", "out",
+            *backend, cwd=tmp_path, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=endpoint)
+        assert (code, "notice" in out) == (0, False), err
+        results.append(read_json(tmp_path / "out" / "gpt2_sentences.json"))
     assert results[0]["model"] == "gpt2"
     assert results[0]["weights_sha256"] == file_digest(tmp_path / "served" / "model.safetensors")
     assert results[0]["sentences"] == results[1]["sentences"]

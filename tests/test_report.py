@@ -2,12 +2,8 @@
 
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -19,9 +15,8 @@ import typst
 from helpers.cli import UserError
 from report import analysis, build, submission
 from report.submission import make_zip
-from tests.toy import refused, train_toy
+from tests.toy import ROOT, read_json, refused, run_python, train_toy
 
-ROOT = Path(build.__file__).parents[1]
 REPORT = ROOT / "report"
 TEMPLATE = REPORT / "report.typ"
 AUTHOR = {"name": "Ada Lovelace", "cse": "ada", "id": "123456789"}
@@ -183,8 +178,8 @@ def test_analysis_of_a_run(call, data, tmp_path, monkeypatch, committed):
     run = train_toy(data, tmp_path, "it", "--epochs", 1)
     monkeypatch.setattr(analysis, "RESULT", tmp_path / "analysis.json")
     call("--run", run, "--data-dir", data, "--cache-dir", data / "cache", main=analysis.main)
-    result = json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8"))
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    result = read_json(tmp_path / "analysis.json")
+    metrics = read_json(run / "metrics.json")
     assert result.keys() == committed["analysis"].keys()
     assert result["confusion"] == metrics["test"]["confusion"]
     assert result["test_accuracy"] == pytest.approx(metrics["test"]["accuracy"])
@@ -269,7 +264,6 @@ def test_unpacked_submission_runs_the_sample(tmp_path):
     with zipfile.ZipFile(io.BytesIO(make_zip(ROOT, AUTHOR))) as packed:
         packed.extractall(tmp_path)
     shutil.copytree(ROOT / "sample_reviews", tmp_path / "sample_reviews")
-    done = subprocess.run([sys.executable, "sentiment_analysis.py", "--sample", "--epochs", "2"], cwd=tmp_path,
-                          text=True, capture_output=True, env=os.environ | {"TQDM_DISABLE": "1"})
-    assert done.returncode == 0, done.stderr
+    code, _, err = run_python("sentiment_analysis.py", "--sample", "--epochs", "2", cwd=tmp_path)
+    assert code == 0, err
     assert {path.name for path in (tmp_path / "runs" / "sample").iterdir()} == {"metrics.json", "loss.png", "model.pt"}

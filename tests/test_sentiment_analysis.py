@@ -1,12 +1,9 @@
 """The training script from end to end: what it writes, says and refuses, on toy data and on the sample."""
 
 import itertools
-import json
 import math
 import os
 import platform
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -24,9 +21,8 @@ from helpers.archive import SAMPLE_DIR
 from helpers.batches import add_glove
 from helpers.predictor import MODEL
 from sentiment_analysis import BONUS, REQUIRED, SAMPLE, Settings, load_imdb_data, set_seed
-from tests.toy import QUICK, refused, train_toy, without_times, write_archive_folder
+from tests.toy import QUICK, ROOT, read_json, refused, run_python, train_toy, without_times, write_archive_folder
 
-ROOT = Path(sentiment_analysis.__file__).parent
 RESULTS = ["loss.png", "metrics.json", "model.pt"]
 
 
@@ -44,15 +40,8 @@ def started(monkeypatch):
     return started
 
 
-def run_script(*command, cwd):
-    """Run a process of its own; return its exit code, standard output and standard error."""
-    process = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd,
-                             env=os.environ | {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"})
-    return process.returncode, process.stdout, process.stderr
-
-
 def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return read_json(folder / "metrics.json")
 
 
 def files_in(folder):
@@ -194,10 +183,10 @@ def test_bad_option_is_refused_before_anything_is_read(call, started, monkeypatc
 
 
 def test_import_says_nothing_and_a_refusal_is_one_line_as_the_shell_sees_it(tmp_path):
-    assert run_script("-c", "import sentiment_analysis", cwd=tmp_path) == (0, "", "")
+    assert run_python("-c", "import sentiment_analysis", cwd=tmp_path, PYTHONPATH=str(ROOT)) == (0, "", "")
     assert not files_in(tmp_path)
     (tmp_path / "aclImdb_v1.tar.gz").write_bytes(b"<html><title>404 Not Found</title></html>")
-    code, out, err = run_script(ROOT / "sentiment_analysis.py", "--data-dir", ".", cwd=tmp_path)
+    code, out, err = run_python(ROOT / "sentiment_analysis.py", "--data-dir", ".", cwd=tmp_path, TQDM_DISABLE="1")
     assert "aclImdb_v1.tar.gz is damaged" in refused(code, out, err)
     assert (out, len(err.splitlines()), files_in(tmp_path)) == ("", 1, ["aclImdb_v1.tar.gz"])
 
@@ -277,7 +266,7 @@ def test_sample_has_300_distinct_reviews_and_test_has_films_of_its_own():
 
 @pytest.mark.skipif(not SAMPLE_DIR.exists(), reason="no sample_reviews/")
 def test_sample_run_learns(tmp_path):
-    code, out, err = run_script(ROOT / "sentiment_analysis.py", "--sample", cwd=tmp_path)
+    code, out, err = run_python(ROOT / "sentiment_analysis.py", "--sample", cwd=tmp_path, TQDM_DISABLE="1")
     assert (code, err, out.startswith("SAMPLE: ")) == (0, "", True)
     metrics = metrics_of(tmp_path / "runs" / "sample")
     assert (metrics["data"], metrics["test"]["accuracy"] >= 0.75) == ("SAMPLE", True)

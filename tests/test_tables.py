@@ -9,12 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import sentiment_analysis
 from helpers import predict
-from tests.toy import refused
+from tests.toy import ROOT, refused, run_python
 
 TEXTS = ["A superb film.\nI loved it, all of it!", "Boring, \"awful\" and dreadful", "Wonderful"]
-ROOT = Path(sentiment_analysis.__file__).parent
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -138,6 +136,5 @@ def test_reader_that_goes_away_ends_the_command_in_silence():
 @pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])
 def test_file_of_a_command_says_where_the_command_is(command):
     for way in (["-m", f"helpers.{command}"], [f"helpers/{command}.py"]):
-        done = subprocess.run([sys.executable, *way, "a film"], capture_output=True, text=True, cwd=ROOT)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-        assert "python sentiment_analysis.py" in done.stderr
+        code, out, err = run_python(*way, "a film")
+        assert (code, out, err.count("\n"), "python sentiment_analysis.py" in err) == (1, "", 1, True)

@@ -1,13 +1,19 @@
-"""Small data in the archive's own layout, small runs, a server, and what all refusals have in common."""
+"""Small data in the archive's own layout, small runs, processes, a server, and what all refusals have in common."""
 
 import hashlib
+import json
+import os
 import random
+import subprocess
+import sys
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import sentiment_analysis
 
+ROOT = Path(sentiment_analysis.__file__).parent
 GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
 BAD = ["dreadful", "boring", "awful", "clumsy", "tedious", "hollow"]
 PLAIN = ["the", "film", "was", "a", "story", "of", "two", "friends", "in", "town", ",", "and", "it", "is", "long", "."]
@@ -47,6 +53,17 @@ def train_toy(data, runs, name, *options):
     sentiment_analysis.main(["--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(runs),
                              "--name", name, *QUICK, *map(str, options)])
     return runs / name
+
+
+def run_python(*arguments, cwd=ROOT, **environment):
+    """Run Python in a process of its own; return its exit code, standard output and standard error."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=250,
+                          env=os.environ | environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def refused(code, out, err):
