@@ -174,11 +174,15 @@ def test_unknown_server_is_unreachable(tmp_path, monkeypatch):
         files.download("http://server.invalid/it", tmp_path / "it", SHA256)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_full_disk_and_ctrl_c_are_not_taken_for_the_network_and_leave_nothing(server, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(("error", "raised"), [
+    (OSError(errno.ENOSPC, "No space left on device"), OSError), (KeyboardInterrupt(), KeyboardInterrupt),
+    (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), Unreachable),
+    (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), Unreachable)])
+def test_full_disk_and_ctrl_c_are_not_taken_for_the_network_and_nothing_is_left(
+        server, tmp_path, monkeypatch, error, raised):
     server.files["/it"] = b"short enough to be sent before the error"
     monkeypatch.setattr(files.shutil, "copyfileobj", Mock(side_effect=error))
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(raised) as caught:
         files.download(server.url + "/it", tmp_path / "it", SHA256)
-    assert caught.value is error
+    assert caught.type is raised
     assert names(tmp_path) == []
