@@ -5,9 +5,6 @@ Jurafsky 2016, "Understanding Neural Networks through Representation Erasure"). 
 again, so the n-grams that the word is part of are erased with it. Effects need not add up to the logit.
 """
 
-if __name__ == "__main__":
-    raise SystemExit("error: this file is not run; the command is: python sentiment_analysis.py predict --explain")
-
 import html
 import warnings
 from pathlib import Path

@@ -133,7 +133,7 @@ def test_reader_that_goes_away_ends_the_command_in_silence():
     assert (code, out.count("\n"), err) == (141, 1, "")
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_file_of_a_command_says_where_the_command_is(command):
     for way in (["-m", f"helpers.{command}"], [f"helpers/{command}.py"]):
         code, out, err = run_python(*way, "a film")
