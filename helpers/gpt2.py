@@ -108,7 +108,10 @@ def choose_gpt(backend, folder):
         if not Path(folder, "mingpt", "model.py").is_file():
             raise UserError(f"{folder} is not a clone of minGPT: it has no mingpt/model.py.")
         sys.path.insert(0, str(Path(folder).resolve()))
-    from mingpt.model import GPT
+    try:
+        from mingpt.model import GPT
+    except (ImportError, SyntaxError) as error:
+        raise UserError(f"minGPT cannot be imported ({error}); name a clone of it with --mingpt-dir.") from error
     return GPT
 
 

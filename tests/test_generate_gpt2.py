@@ -173,6 +173,20 @@ def test_options_that_do_not_fit_the_folder(run, folder, tmp_path):
     assert "not a clone of minGPT" in refused(*run(*options, "--mingpt-dir", tmp_path))
 
 
+@pytest.mark.parametrize("content", ["import no_such_package", "class GPT(", "GTP = None"])
+def test_a_clone_of_mingpt_that_cannot_be_imported(monkeypatch, tmp_path, content):
+    (tmp_path / "mingpt").mkdir()
+    for file, text in (("__init__.py", ""), ("model.py", content)):
+        (tmp_path / "mingpt" / file).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="minGPT cannot be imported"):
+        gpt2.choose_gpt(None, tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
+        del sys.modules[name]
+
+
 # ---- Without a network, and with a hub that is there: a server that answers as the Hugging Face hub does
 
 def test_own_gpt_takes_the_place_of_gpt2(monkeypatch, run, hub, folder):
