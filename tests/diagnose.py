@@ -22,6 +22,7 @@ from pathlib import Path
 from helpers.cli import Parser, UserError, number, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
+CLASSES = "MySelfAttention", "MyLayerNorm"
 MEMORY = 6 << 30  # bytes
 QUIET = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -44,6 +45,7 @@ def load(path):
     ours = {name: sys.modules.pop(name) for name in list(sys.modules)  # lest they pass for the solution's neighbours
             if (ROOT / name.partition(".")[0]).exists() or (ROOT / f"{name.partition('.')[0]}.py").exists()}
     sys.modules["models"] = module
+    options, sys.argv = sys.argv, [str(path)]  # a solution may read options when it is imported
     try:
         spec.loader.exec_module(module)
         ours.pop("models", None)
@@ -54,14 +56,17 @@ def load(path):
         raise UserError(f"{path} cannot be imported: line {places[-1] if places else 1} raises {type(error).__name__} "
                         f"({' '.join(str(error).split())[:200]}).") from None
     finally:
+        sys.argv = options
         sys.modules.update(ours)
+    for name in CLASSES:
+        if not isinstance(getattr(module, name, None), type):
+            raise UserError(f"{path} has no class {name}.")
     return module
 
 
 def work(path, answer):
     """Judge a solution, in a process of its own; leave in the file `answer` how far that came, and what came of it."""
     from tests.judge import judge  # torch is for this process alone
-    from tests.mistakes import ATTENTION, NORM
 
     def tell(**news):
         Path(f"{answer}.new").write_text(json.dumps(news), encoding="utf-8")
@@ -73,10 +78,7 @@ def work(path, answer):
     tell(stage=f"the import of {path}")
     try:
         module, verdicts = load(path), {}
-        for name in (ATTENTION, NORM):
-            if not isinstance(getattr(module, name, None), type):
-                raise UserError(f"{path} has no class {name}.")
-        for name in (ATTENTION, NORM):
+        for name in CLASSES:
             tell(stage=f"{name} of {path}")
             verdicts[name] = judge(name, getattr(module, name))
         tell(verdicts=verdicts)
@@ -117,11 +119,12 @@ def describe(name, verdict):
     codes = (verdict["mistake"] or "").replace("+", ", ")
     headline = "right but for its biases" if codes == "biases" else f"wrong: {codes or 'no known mistake'}"
     if verdict["right"]:
-        headline = f"right: what the loops give to {verdict['difference']:.0e}, and the gradients are right too"
+        headline = f"right: equal to the loops within {verdict['difference']:.0e}, and so are the gradients"
     lines = [f"{name:<18}{headline}"]
     for note in verdict["notes"]:
         label, text = note.split(": ", 1)
-        lines += textwrap.wrap(text, 110, initial_indent=f"  {label:<24}", subsequent_indent=" " * 26)
+        lines += textwrap.wrap(text, 110, initial_indent=f"  {label:<24}", subsequent_indent=" " * 26,
+                               break_on_hyphens=False)
     return lines
 
 

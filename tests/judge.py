@@ -96,11 +96,13 @@ def find_projections(layer, d):
         if parameter.numel() > 1:  # a single number is a scale
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(d))
     for blocks in [True, False] if any(p.numel() == 3 * d * d for p in layer.parameters()) else [True]:
-        pieces = [(f"{name}[{i}]", piece) for name, parameter in layer.named_parameters()
-                  for i, piece in enumerate(split(parameter, d, blocks))]
-        matrices, biases = ([(name, piece) for name, piece in pieces if piece.dim() == dim] for dim in (2, 1))
-        biases = [b for _, b in biases] if len(biases) == len(matrices) else [None] * len(matrices)
-        found.append([(name, w, b) for (name, w), b in zip(matrices, biases, strict=True)])
+        owners = {}  # of each module, its biases and its matrices
+        for name, parameter in layer.named_parameters():
+            for i, piece in enumerate(split(parameter, d, blocks)):
+                pieces = owners.setdefault(name.rpartition(".")[0], ([], []))
+                pieces[piece.dim() - 1].append((f"{name}[{i}]", piece))
+        found.append([(name, w, biases[i][1] if len(biases) == len(matrices) else None)
+                      for biases, matrices in owners.values() for i, (name, w) in enumerate(matrices)])
     if not 2 <= len(found[0]) <= 4:
         shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in layer.named_parameters()) or "none"
         raise UserError(f"{ATTENTION}({d}) must have W_q, W_k and W_v of size {d} × {d}; its parameters are {shapes}.")
@@ -162,7 +164,7 @@ def attention_ways(tensors):
         def project(case, x, number):
             _, w, b = case.tensors[cut][order[number]]
             y = x @ (w.T if flips[number] else w)
-            return y + b if biased else y
+            return y if b is None or not biased else y + b
 
         def expected(changes, case):
             projected = [project(case, case.x, number) for number in range(min(3, len(order)))]
@@ -176,10 +178,10 @@ def attention_ways(tensors):
         return expected, loops
 
     for cut, slots in enumerate(tensors):
-        named, n, has_biases = roles([name for name, *_ in slots]), len(slots), slots[0][2] is not None
+        named, n = roles([name for name, *_ in slots]), len(slots)
         orders = [order for size in {min(n, 3), n} for order in itertools.permutations(range(n), size)]
         flips = list(itertools.product([True, False], repeat=3)) if n < 4 else [(True,) * 4, (False,) * 4]
-        for flip, order, biased in itertools.product(flips, orders, {False, has_biases}):
+        for flip, order, biased in itertools.product(flips, orders, {False, any(b is not None for *_, b in slots)}):
             codes = ["biases"] * biased + ["output-projected"] * (len(order) == 4)
             if named and [*order[:3]] != named:
                 exchanged = [*order[:3]] == [named[1], named[0], *named[2:]]
@@ -287,7 +289,7 @@ def style(name, cls):
         yield "loop", "line {}, {}".format(*min(lines, key=lambda line: (not re.search("for |while ", line[1]), line)))
     elif grown or names & VECTORIZERS:
         yield "loop", min(grown or names & VECTORIZERS)
-    layers = {type(module).__name__ for module in build(name, cls, 3, 4).modules()}
+    layers = {base.__name__ for module in build(name, cls, 3, 4).modules() for base in type(module).__mro__}
     if (names | layers) & BUILT_IN:
         yield "built-in", min((names | layers) & BUILT_IN)
 
@@ -319,7 +321,7 @@ def noticed(name, cls, cases, dtype, found, exact):
         return
     for case in cases:
         if case.y is not None and (found.expected(case).isfinite() & ~case.y.isfinite()).any():
-            yield "overflow", f"for numbers of up to {case.x.abs().max():.0f}"
+            yield "overflow", f"here for numbers of up to {case.x.abs().max():.0f}"
     right = not any(mistake.changes for mistake in found.mistakes)
     problem = right and gradient_problem(main.layer, main.x.to(dtype), exact)
     if problem:
@@ -335,8 +337,8 @@ def show(case, expected, bound):
     expected = torch.tensor(expected, dtype=torch.float64)
     wrong = ~torch.isclose(case.y, expected, rtol=0, atol=bound * expected.abs().max().item(), equal_nan=True)
     b, t, i = wrong.nonzero()[0].tolist()
-    return (f"shows on: {case.kind} numbers of shape {tuple(case.x.shape)}: y[{b}, {t}, {i}] should be "
-            f"{expected[b, t, i]:.5g} and is {case.y[b, t, i]:.5g}")
+    return (f"shows on: x of shape {tuple(case.x.shape)}, {case.kind} numbers: y[{b}, {t}, {i}] should be "
+            f"{expected[b, t, i]:.4g} and is {case.y[b, t, i]:.4g}")
 
 
 def judge(name, cls):
@@ -359,12 +361,12 @@ def judge(name, cls):
     nearest = found
     if good and not found:
         simple = sorted([way for way in ways if len(way.mistakes) <= 1],
-                        key=lambda way: distance(good[0], way.expected))
-        far = [max(distance(case, way.expected) for case in good) for way in simple[:50]]
-        nearest, verdict["mistake"] = simple[far.index(min(far))], None
-        what = nearest.mistakes[0].code if nearest.mistakes else "the formula"
+                        key=lambda way: distance(good[0], way.expected, 1))
+        nearest = min(simple[:50], key=lambda way: sum(min(distance(case, way.expected, 1), 1) for case in good))
+        far = [d for case in good if (d := distance(case, nearest.expected, 1)) < math.inf]
+        verdict["mistake"], what = None, nearest.mistakes[0].code if nearest.mistakes else "the formula"
         notes.append("unknown: it differs from the formula and from every known mistake; the nearest is "
-                     f"{what}, {min(far):.2g} of the largest number away")
+                     f"{what}, up to {max(far, default=math.inf):.2g} times the largest number away")
     if nearest:
         away = [distance(case, nearest.loops, 1) for case in good]
         verdict["difference"] = max((number for number in away if number < math.inf), default=None)
@@ -376,5 +378,5 @@ def judge(name, cls):
         except Exception as error:
             notes.append(f"interface: the exercise's block calls {NORM}((T, d)), which raises {one_line(error)}")
     if found and bound > EXACT:
-        notes.append("float32: a part of it is computed in float32; as far as that goes, this is what it gives")
+        notes.append("float32: part of it is computed in float32, and is judged as exactly as that allows")
     return verdict | {"notes": list(dict.fromkeys(notes))}

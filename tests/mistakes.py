@@ -60,7 +60,7 @@ SENTENCE = "a batch (B, T, d) holds B sentences, and each gives a result (T, d) 
 ELEMENTS = "μ and σ² = 1/K Σ (x - μ)² are those of all K = T · d elements of a sentence"
 AFFINE = "γ and β are learnable, of size K = T · d, and scale and shift each element"
 NO_LOOPS = "both layers are written without for-loops"
-STABLE = "the layer is part of a network that is trained, as it is, in PyTorch"
+TRAINED = "the layer is part of a network that is trained: x + attention(x), norms, and gradients through all of it"
 
 # Pieces of models.py
 SOFTMAX, SCALE = "F.softmax(scores, dim=2)", "alpha=1 / math.sqrt(x.shape[2])"
@@ -151,13 +151,13 @@ MISTAKES = [Mistake(*row) for row in [
     ("raises", BOTH, "it raises an error", SENTENCE, None, {"k.transpose(1, 2)": "k.transpose(0, 1)"}),
     ("wrong-shape", BOTH, "it returns something else than a tensor of the shape of x", SENTENCE, None,
      {f"return {PRODUCT}": f"return {PRODUCT}, v"}),
-    ("overflow", BOTH, "large numbers give NaN or infinity: exp of a large score, for one", STABLE, None,
+    ("overflow", BOTH, "large numbers give NaN or infinity, as exp of a large score does", TRAINED, None,
      {SOFTMAX: "scores.exp() / scores.exp().sum(dim=2, keepdim=True)"}),
-    ("gradient", BOTH, "the result is right but not its gradients, as with detach(), .data or item()", STABLE, None,
+    ("gradient", BOTH, "the result is right but not its gradients, as with detach(), .data or item()", TRAINED, None,
      {SOFTMAX: f"{SOFTMAX}.detach()"}),
-    ("changes-input", BOTH, "it changes x itself, which the block needs afterwards", STABLE, None,
+    ("changes-input", BOTH, "it changes x itself, which the block needs afterwards", TRAINED, None,
      {"centred = (x - mean) * real": "centred = x.sub_(mean) * real"}),
-    ("dropout-inside", BOTH, "in training its result is another, as with dropout", STABLE, None,
+    ("dropout-inside", BOTH, "in training its result is another, as with dropout", "dropout follows in the block", None,
      {SOFTMAX: f"F.dropout({SOFTMAX}, 0.1, self.training)"}),
 
     *((code, REST, what, "", None, edit) for code, what, edit in [

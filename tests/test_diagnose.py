@@ -326,7 +326,7 @@ def test_numbers_that_are_shown(judged):
     """For one token attention is V, and for one token of two features the normalised numbers are 1 and -1."""
     note = judged("stacked", SOFTMAX + " * 2")["notes"][-1]
     expected, found = map(float, re.findall(r"-?\d+\.\d+", note))
-    assert "ordinary numbers of shape (1, 1, 2): y[0, 0, 0]" in note
+    assert "x of shape (1, 1, 2), ordinary numbers: y[0, 0, 0]" in note
     assert found == pytest.approx(2 * expected, rel=1e-4)
 
 
@@ -428,7 +428,10 @@ def loaded(monkeypatch):
     ("x = 1\0", "is not Python"),
     ("import torch\nimport no_such_package.layers", "needs no_such_package, which is neither beside it nor installed"),
     ("x = 1\nprint(y)", "line 2 raises NameError (name 'y' is not defined)."),
+    ("import argparse\nargparse.ArgumentParser().parse_args()\nx", "line 3 raises NameError"),
     ("import sys\nsys.exit('done')", "line 2 raises SystemExit (done)."),
+    ("class MySelfAttention: pass", "has no class MyLayerNorm."),
+    ("MySelfAttention = 1", "has no class MySelfAttention."),
     ("from torch import nothing_like_it", "line 1 raises ImportError (cannot import name 'nothing_like_it'"),
 ])
 def test_file_that_cannot_be_loaded(tmp_path, loaded, text, sentence):
@@ -493,18 +496,22 @@ def test_command_on_a_solution_that_prints_and_writes(tmp_path):
     assert sorted(file.name for file in path.parent.iterdir()) == ["beside.py", "models.py"]
 
 
-def test_command_on_our_own_layers():
-    code, out, err = run("models.py")
-    assert (code, err) == (0, "")
-    assert re.fullmatch(r"(My\w+ +right: what the loops give to \de-1\d, and the gradients are right too\n){2}", out)
+def test_exit_code_says_whether_both_are_right(monkeypatch, capsys):
+    ours = {name: judge(name, getattr(models, name)) for name in (ATTENTION, NORM)}
+    for right, code in ((True, 0), (False, 1)):
+        monkeypatch.setattr(diagnose, "ask", lambda *_: ours | {NORM: ours[NORM] | {"right": right}})  # noqa: B023
+        monkeypatch.setattr(sys, "argv", ["diagnose", "models.py"])
+        with pytest.raises(SystemExit, match=str(code)):
+            diagnose.main()
+        first, second = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r"MySelf\w+ +right: equal to the loops within \de-1\d, and so are the gradients", first)
+        assert second.startswith(f"{NORM:<18}{'right' if right else 'wrong'}: ")
 
 
 @pytest.mark.parametrize(("extra", "options", "sentence"), [
     ("while True: pass", ["--timeout", "2.5"], "took more than 2.5 seconds"),
-    ("import os\nos._exit(0)", [], "the import of {} ended Python (exit code 0)."),
     ("import ctypes\nMySelfAttention.forward = lambda self, x: ctypes.string_at(0)", [],
      "MySelfAttention of {} ended Python (exit code -11)."),
-    ("del MyLayerNorm", [], "{} has no class MyLayerNorm."),
     pytest.param("huge = bytearray(40 << 30)", [], "raises MemoryError", marks=pytest.mark.skipif(
         sys.platform != "linux", reason="Linux alone limits memory")),
 ])
@@ -513,6 +520,17 @@ def test_command_refuses_in_one_sentence(tmp_path, extra, options, sentence):
     path.write_text(f"{path.read_text()}\n{extra}\n")
     line = refused(*run(path, *options))
     assert sentence.format(path) in line
+
+
+def test_pytest_runs_the_exercises_part_on_a_solution(tmp_path):
+    """One without mask, block and network, with weights of other names."""
+    path = solution(tmp_path, attention="chunks", norm="features")
+    options = ["-q", "-p", "no:cacheprovider", "tests/test_models.py", "--models", str(path)]
+    done = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=ROOT, capture_output=True, text=True,
+                          timeout=200)
+    assert done.returncode == 1
+    assert re.search(r"\b1 failed, 5 passed", done.stdout), done.stdout
+    assert "wrong: affine-shape" in done.stdout
 
 
 def test_lines_that_a_student_reads(judged):
