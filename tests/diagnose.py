@@ -85,7 +85,7 @@ def work(path, answer):
     except UserError as error:
         tell(refused=str(error) if str(path) in str(error) else f"{path}: {error}")
     except Exception as error:
-        tell(refused=f"{path}: {name} cannot be judged: {type(error).__name__}: {error}.")
+        tell(refused=f"{path}: {name} cannot be judged: {type(error).__name__}: {' '.join(str(error).split())[:200]}.")
     os._exit(0)  # whatever threads the solution has started
 
 

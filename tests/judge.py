@@ -63,7 +63,7 @@ def build(name, cls, T, d):
     for arguments in [(d,)] if name == ATTENTION else [((T, d),), ([T, d],), (T, d), (d,)]:
         try:
             layer = cls(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = problem or f"{name}({arguments[0]}) raises {one_line(error)}"
             continue
         if not isinstance(layer, nn.Module):
@@ -112,7 +112,7 @@ def find_projections(layer, d):
 def find_affine(layer):
     """Fill the parameters with random numbers; return each and its start value (None if that is not 0 or 1)."""
     generator, found = torch.Generator().manual_seed(0), []
-    for parameter in layer.parameters():
+    for parameter in (parameter for parameter in layer.parameters() if parameter.numel()):
         first = parameter.flatten()[0].item()
         start = first if first in (0, 1) and (parameter == first).all() else None
         if start is not None or parameter.numel() > 1:  # any other single number is an epsilon
@@ -126,7 +126,7 @@ def run(layer, x):
     given = x.clone()
     try:
         y = layer(given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return None, ("raises", one_line(error))
     if not isinstance(y, torch.Tensor) or y.shape != x.shape:
         size = f" of shape {tuple(y.shape)} for x of shape {tuple(x.shape)}" if isinstance(y, torch.Tensor) else ""
@@ -194,7 +194,8 @@ def attention_ways(tensors):
 
 def norm_ways(tensors):
     """Yield the ways: each parameter as gamma or beta, and the mistakes."""
-    size, starts = math.prod(SHAPES[MAIN // len(KINDS)][1:]), [start for _, start in tensors]
+    T, d = SHAPES[MAIN // len(KINDS)][1:]
+    starts = [start for _, start in tensors]
 
     def fit(case, number, default):
         tensor = torch.tensor(default) if number is None else case.tensors[number][0].data
@@ -206,16 +207,21 @@ def norm_ways(tensors):
     def expected(gamma, beta, changes, case):
         return norm(case.x, fit(case, gamma, 1), fit(case, beta, 0), **changes)
 
+    def spread(case, number, default):
+        tensor = fit(case, starts.index(default) if default in starts else number, default)
+        fits = tensor.dim() < 3 and all(
+            one in (1, size) for one, size in zip(tensor.shape[::-1], case.x.shape[::-1], strict=False))
+        return (tensor if fits else torch.tensor(default)).expand(case.x.shape[1:]).tolist()
+
     def loops(gamma, beta, case):
-        gamma = fit(case, starts.index(1) if 1 in starts else gamma, 1).expand(case.x.shape[1:]).tolist()
-        beta = fit(case, starts.index(0) if 0 in starts else beta, 0).expand(case.x.shape[1:]).tolist()
+        gamma, beta = spread(case, gamma, 1), spread(case, beta, 0)
         return [norm_in_loops(x, gamma, beta, [True] * len(x)) for x in case.x.tolist()]
 
     for gamma, beta in itertools.permutations([*range(len(tensors)), *[None] * max(0, 2 - len(tensors))], 2):
         used = [tensors[number] for number in (gamma, beta) if number is not None]
-        codes = ["affine-shape"] * any(tensor.numel() != size for tensor, _ in used)
+        codes = ["affine-shape"] * any(tensor.shape not in ((T, d), (1, T, d), (T * d,)) for tensor, _ in used)
         codes += ["affine-swapped"] * ([start for _, start in used] == [0, 1])
-        for mistakes, changes in combinations(NORM, 3):
+        for mistakes, changes in combinations(NORM, 4):
             affine = changes.get("affine", "γβ")
             if ("γ" not in affine or gamma is not None) and ("β" not in affine or beta is not None):
                 yield Way([*mistakes, *map(BY_CODE.get, codes)], partial(expected, gamma, beta, changes),
@@ -268,7 +274,7 @@ def count_runs(name, cls, shape):
         return trace
 
     before = sys.gettrace()
-    with CountFunctions(), contextlib.suppress(Exception):
+    with CountFunctions(), contextlib.suppress(Exception, SystemExit):
         sys.settrace(trace)
         try:
             layer(torch.ones(shape))
@@ -368,7 +374,7 @@ def judge(name, cls):
         notes.append("unknown: it differs from the formula and from every known mistake; the nearest is "
                      f"{what}, up to {max(far, default=math.inf):.2g} times the largest number away")
     if nearest:
-        away = [distance(case, nearest.loops, 1) for case in good]
+        away = [distance(case, nearest.loops, 1) for case in good if case.y.isfinite().any()]
         verdict["difference"] = max((number for number in away if number < math.inf), default=None)
         shown = next((case for case in cases if case.y is not None and distance(case, nearest.loops) > bound), None)
         notes += [show(shown, nearest.loops(shown), bound)] if shown else []

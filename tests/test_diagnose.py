@@ -52,6 +52,9 @@ STYLES = {
     "four": """self.q, self.k, self.v, self.o = (nn.Linear(d, d, bias=False) for _ in range(4))
         FORWARD
         q, k, v = self.q(x), self.k(x), self.v(x)""",
+    "projected": """self.to_qkv, self.out = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d)
+        FORWARD
+        q, k, v = map(lambda t: t.contiguous(), self.to_qkv(x).chunk(3, -1))""",
     "given": """self.gamma, self.beta = nn.Parameter(torch.ones(*d)), nn.Parameter(torch.zeros(*d))
         FORWARD
         g, b = self.gamma, self.beta""",
@@ -67,6 +70,9 @@ STYLES = {
     "features": """self.g, self.b = nn.Parameter(torch.ones(d[1])), nn.Parameter(torch.zeros(d[1]))
         FORWARD
         g, b = self.g, self.b""",
+    "tokens": """self.g, self.b = nn.Parameter(torch.ones(d[0])), nn.Parameter(torch.zeros(d[0]))
+        FORWARD
+        g, b = self.g[:, None], self.b[:, None]""",
     "swapped": """self.gamma, self.beta = nn.Parameter(torch.ones(d)), nn.Parameter(torch.zeros(d))
         FORWARD
         b, g = self.gamma, self.beta""",
@@ -154,6 +160,7 @@ PLANTED = [
         return scores.softmax(2) @ v"""),
     ("softmax-over-queries+residual-inside", "turns", SOFTMAX.replace("dim=-1", "dim=1") + " + x"),
     ("scaled-by-d+biases", "biased", SOFTMAX.replace(" ** 0.5", "")),
+    ("biases+output-projected", "projected", SOFTMAX.replace("return ", "return self.out(") + ")"),
 
     ("last-dimension-only", "given", NORMED.replace("(1, 2)", "-1")),
     ("last-dimension-only", "single", NORMED.replace("(1, 2)", "(2,)")),
@@ -181,6 +188,8 @@ PLANTED = [
         return g * ((x - x.mean((1, 2), keepdim=True)) / (s + 1e-8)) + b"""),
     ("last-dimension-only+unbiased-variance+eps-outside-root", "flat",
      "return (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + 1e-8) * g + b"),
+    ("last-dimension-only+unbiased-variance+eps-outside-root+eps-value", "given",
+     "return g * (x - x.mean(dim=-1, keepdim=True)) / (x.std(dim=-1, keepdim=True) + 1e-6) + b"),
     ("eps-outside-root+eps-value", "single", NORMED.replace("torch.sqrt(v + 1e-8)", "(v ** 0.5 + 1e-6)")),
 
     ("raises", "linear", SOFTMAX.replace("transpose(1, 2)", "transpose(0, 1)")),
@@ -310,6 +319,7 @@ def test_float32_is_judged_with_its_tolerance(judged, codes, style, rest):
 @pytest.mark.parametrize(("style", "rest", "nearest"), [
     ("linear", SOFTMAX.replace("@ v", "@ v.abs().sqrt()"), None),
     ("given", NORMED.replace("1e-8", "8e-6"), "eps-value"),
+    ("tokens", NORMED, "affine-shape"),
     ("chunks", SOFTMAX.replace("k.shape[2]", "(x.shape[1] * 1.01)"), "scaled-by-sqrt-T"),
 ])
 def test_what_no_known_mistake_explains(judged, style, rest, nearest):
@@ -350,7 +360,7 @@ def test_layer_norm_may_be_built_in_other_ways(tmp_path, init, size, code):
 # The list
 
 
-@pytest.mark.parametrize(("name", "ways", "most"), [(ATTENTION, attention_ways, 2), (NORM, norm_ways, 3)])
+@pytest.mark.parametrize(("name", "ways", "most"), [(ATTENTION, attention_ways, 2), (NORM, norm_ways, 4)])
 def test_known_mistakes_are_far_from_the_formula_and_from_each_other(name, ways, most):
     """On one of the inputs at least; and the formula without changes is that of the loops, on all of them."""
     cases = make_cases(name, getattr(models, name), torch.float64)
