@@ -1,4 +1,4 @@
-"""Fixtures of several test files: one thread, toy data, the command line, a server; and the option --models."""
+"""Fixtures of several test files: one thread, no GPU, toy data, the command line, a server; and the option --models."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two threads on a busy machine make tiny t
 os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
+import torch
 
 import sentiment_analysis
 from helpers import archive
@@ -32,6 +33,15 @@ def pytest_collection_modifyitems(config, items):
     if config.option.models:
         config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("exercise")])
         items[:] = [item for item in items if item.get_closest_marker("exercise")]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_gpu():
+    """Keep all tests on the CPU, whose results are the same every time; test_cuda.py alone undoes this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.cuda.random, "device_count", lambda: 0)
+        yield
 
 
 @pytest.fixture

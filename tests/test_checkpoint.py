@@ -21,8 +21,6 @@ from helpers.cli import UserError, run_command
 from helpers.files import read_torch, write_torch
 from tests.toy import read_json, train_toy, without_times, write_archive_folder
 
-without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not outlive a fork")
-
 
 def metrics_of(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["loss.png", "metrics.json", "model.pt"]
@@ -171,7 +169,6 @@ def end(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@without_gpu
 @pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_run_killed_at_any_moment_goes_on(fork, data, tmp_path, capfd, step):
     """Runs are killed at the first change to their files, at the one `step` later, and so on to the last."""
@@ -186,7 +183,6 @@ def test_run_killed_at_any_moment_goes_on(fork, data, tmp_path, capfd, step):
     assert {f"going on after epoch {number}" for number in (2, 3)} <= set(capfd.readouterr().out.splitlines())
 
 
-@without_gpu
 def test_two_processes_at_once_and_ctrl_c(fork, data, tmp_path, capfd):
     """They share a cache that neither finds there; a run that one of them writes is refused to the other."""
     runs = tmp_path / "runs"

@@ -192,8 +192,7 @@ def test_import_says_nothing_and_a_refusal_is_one_line_as_the_shell_sees_it(tmp_
 
 
 @pytest.mark.parametrize(("options", "word"), [
-    ([], "18 in test/neg"), (["evaluate", "--run", MODEL.parent], "18 in test/neg"),
-    pytest.param(["--device", "cuda"], "CUDA", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU"))])
+    ([], "18 in test/neg"), (["evaluate", "--run", MODEL.parent], "18 in test/neg"), (["--device", "cuda"], "CUDA")])
 def test_other_data_and_a_missing_gpu_are_refused(call, monkeypatch, tmp_path, options, word):
     monkeypatch.chdir(tmp_path)
     write_archive_folder(tmp_path / "data" / "aclImdb", seed=1)
