@@ -2,10 +2,12 @@
 
 import json
 import re
+import string
 import unicodedata
 
 import numpy as np
 import pytest
+import spacy
 
 from helpers.archive import SAMPLE_DIR
 from helpers.predictor import Predictor, as_reviews
@@ -68,6 +70,21 @@ def test_plain_form_is_its_own_plain_form():
         plain = plain_text(text)
         assert plain_text(plain) == plain, ascii(text)
         assert not [c for c in plain if unicodedata.category(c) == "Cf"]
+
+
+def test_no_rule_of_spacys_concerns_letters_alone():
+    """As `english_tokenizer` takes for granted: not units, which follow a digit, nor exceptions, looked up before."""
+    rules = spacy.blank("en").tokenizer
+    chance = np.random.default_rng(0)
+    words = [word for key in rules.rules for word in re.findall("[A-Za-z]+", key)] + ["km", "USD", "http", "www", "com"]
+    words += ["".join(chance.choice([*string.ascii_letters], length)) for length in range(1, 30) for _ in range(100)]
+    for word in words:
+        assert not rules.prefix_search(word), word
+        assert not rules.suffix_search(word), word
+        assert not list(rules.infix_finditer(word)), word
+        assert not rules.url_match(word), word
+    assert rules.suffix_search("5km")
+    assert rules.token_match is None
 
 
 def test_tokens_are_those_of_the_plain_form():
