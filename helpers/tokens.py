@@ -3,7 +3,11 @@
 import functools
 import html
 import itertools
+import pickle
 import re
+import subprocess
+import sys
+import tempfile
 import unicodedata
 from collections import defaultdict
 
@@ -16,6 +20,7 @@ APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bb\u02bc\u02b9\u2032\u2035\u2039\u203
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043"
 LINE_BREAK = re.compile(r"<\s*/?\s*br\b[^<>]*>", re.IGNORECASE)
 ENTITY = re.compile(r"&#?\w+;")
+MANY = 10_000  # texts, from which on a second process saves more time than its start takes
 
 
 class Characters(dict):
@@ -80,10 +85,27 @@ def tokenize(texts):
     then looks for emoticons and the like across a space, and "''" in "talkin' 'bout?!" keeps it from seeing "'bout".
 
     Args:
-        texts: list of str.
+        texts: list of str. Where they are many, a second process tokenizes a part of them.
 
     Returns:
         words (list of the distinct tokens), tokens (int32) and starts (int64) as in `Reviews`.
+    """
+    parts = [tokenize_part(texts)] if len(texts) < MANY else tokenize_halves(texts)
+    hashes, words, tokens, lengths = zip(*parts, strict=True)
+    _, first, numbers = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
+    words = list(itertools.chain(*words))
+    numbers = np.split(numbers.astype(np.int32), np.cumsum([len(part) for part in hashes])[:-1])
+    return ([words[i] for i in first],
+            np.concatenate([number[part] for number, part in zip(numbers, tokens, strict=True)]),
+            np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
+
+
+def tokenize_part(texts):
+    """Tokenize texts as `tokenize` does.
+
+    Returns:
+        hashes (uint64, sorted) and words (list) of the distinct tokens, tokens (int32), and the length of each text in
+        tokens (int64).
     """
     tokenizer = english_tokenizer()
     numbers = defaultdict(itertools.count().__next__)  # a new piece gets the next number, without a call of Python
@@ -115,7 +137,28 @@ def tokenize(texts):
         of_texts.append(tokens[ranges(piece_starts[flat], piece_lengths[flat])])
         token_ends = np.concatenate([[0], np.cumsum(piece_lengths[flat])])
         lengths.append(np.diff(token_ends[np.cumsum([0, *map(len, block)])]))
-    return words, np.concatenate(of_texts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return hashes, words, np.concatenate(of_texts), np.concatenate(lengths)
+
+
+def tokenize_halves(texts):
+    """Return `tokenize_part` of the first and of the last texts, which a second process tokenizes at the same time.
+
+    The process runs this file and not, as those of `multiprocessing` do, the program that imports it: it starts at
+    once, from a notebook too, on any system, and inherits neither locks of torch's threads nor a GPU. Where it cannot
+    be started, or dies, its work is done here.
+    """
+    here = round(0.55 * len(texts))  # more than half, since the other process begins with imports
+    try:
+        with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:
+            pickle.dump(texts[here:], question)
+            question.seek(0)
+            with subprocess.Popen([sys.executable, "-P", __file__], stdin=question, stdout=answer,
+                                  stderr=subprocess.DEVNULL) as process:
+                first = tokenize_part(texts[:here])
+            answer.seek(0)
+            return [first, tokenize_part(texts[here:]) if process.returncode else pickle.load(answer)]
+    except OSError:
+        return [tokenize_part(texts)]
 
 
 def ranges(starts, lengths):
@@ -124,3 +167,8 @@ def ranges(starts, lengths):
     result = np.repeat(starts - (ends - lengths), lengths)
     result += np.arange(len(result))
     return result
+
+
+if __name__ == "__main__":  # the second process
+    sys.modules["torch"] = None  # which spaCy would import, in a second or two
+    pickle.dump(tokenize_part(pickle.load(sys.stdin.buffer)), sys.stdout.buffer)

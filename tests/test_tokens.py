@@ -3,15 +3,20 @@
 import json
 import re
 import string
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
 import pytest
 import spacy
 
+import helpers.tokens
 from helpers.archive import SAMPLE_DIR
 from helpers.predictor import Predictor, as_reviews
-from helpers.tokens import plain_text, tokenize
+from helpers.tokens import plain_text, tokenize, tokenize_part
+
+PYTHON = sys.executable
 
 SAME = {  # a text as it stands in a plain file: other ways to write it
     "It doesn't work.": ["It doesn’t work.", "It doesnʼt work.", "It doesn´t work.", "It doesn`t work.",
@@ -93,3 +98,21 @@ def test_tokens_are_those_of_the_plain_form():
     expected_words, expected, expected_starts = tokenize([text for text, texts in SAME.items() for _ in texts])
     assert starts.tolist() == expected_starts.tolist()
     assert [words[t] for t in tokens] == [expected_words[t] for t in expected]
+
+
+@pytest.mark.parametrize("program", [PYTHON, "false", "not-there", ""])
+def test_many_texts_are_tokenized_by_two_processes_or_by_one_where_the_second_fails(monkeypatch, program):
+    """With the same result to the last byte."""
+    texts = [f"{text} {i}" for i, text in enumerate([other for others in SAME.values() for other in others] * 3)]
+    monkeypatch.setattr(subprocess, "Popen", None)
+    words, *arrays = tokenize(texts)  # few texts start no process
+    monkeypatch.undo()
+    monkeypatch.setattr(helpers.tokens, "MANY", len(texts))
+    monkeypatch.setattr(sys, "executable", program)
+    calls = []
+    monkeypatch.setattr(helpers.tokens, "tokenize_part", lambda part: calls.append(len(part)) or tokenize_part(part))
+    many_words, *many_arrays = tokenize(texts)
+    assert many_words == words
+    assert [(a.dtype, a.tobytes()) for a in many_arrays] == [(a.dtype, a.tobytes()) for a in arrays]
+    here = round(0.55 * len(texts))
+    assert calls == {PYTHON: [here], "false": [here, len(texts) - here]}.get(program, [len(texts)])
