@@ -39,12 +39,12 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """A function that runs the command line in this process: exit code, standard output, standard error."""
-    def call(*options):
-        monkeypatch.setattr(sys, "argv", ["sentiment_analysis.py", *map(str, options)])
+    """A function that runs a script's command line in this process: exit code, standard output, standard error."""
+    def call(*options, main=sentiment_analysis.main):
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, options)])
         capsys.readouterr()
         try:
-            run_command(sentiment_analysis.main)
+            run_command(main)
             code = 0
         except SystemExit as stop:
             code = stop.code
