@@ -23,7 +23,7 @@ submission: .venv/ready-dev
 
 bench: .venv/ready-dev
 	.venv/bin/pip install --quiet fasttext-numpy2-wheel
-	for name in step epoch data start predict time_to_85 peer; do \
+	for name in step epoch data start predict time_to_85 peer busy; do \
 	    .venv/bin/python -m benchmarks.$$name --data-dir $(DATA) || exit; done
 	.venv/bin/python -m benchmarks.generation
 

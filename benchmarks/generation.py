@@ -10,11 +10,9 @@ greedily by both, whose ids must be equal. Ratio: minGPT / ours, higher is bette
 import argparse
 import contextlib
 import io
-import os
 import statistics
 import time
 
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # for both: other work on the cores costs either side less
 import torch
 from tqdm import tqdm
 

@@ -1,13 +1,21 @@
 """One plain form for all ways to write a text."""
 
 import json
+import re
+import string
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
 import pytest
+import spacy
 
+import helpers.tokens
 from helpers.predictor import Predictor, as_reviews
-from helpers.tokens import plain_text
+from helpers.tokens import plain_text, tokenize, tokenize_part
+
+PYTHON = sys.executable
 
 SAME = {  # a text as it stands in a plain file: other ways to write it
     "It doesn't work.": ["It doesn’t work.", "It doesnʼt work.", "It doesn´t work.", "It doesn`t work.",
@@ -57,3 +65,36 @@ def test_plain_form_is_its_own_plain_form():
         plain = plain_text(text)
         assert plain_text(plain) == plain, ascii(text)
         assert not [c for c in plain if unicodedata.category(c) == "Cf"]
+
+
+def test_no_rule_of_spacys_concerns_letters_alone():
+    """As `english_tokenizer` takes for granted: not units, which follow a digit, nor exceptions, looked up before."""
+    rules = spacy.blank("en").tokenizer
+    chance = np.random.default_rng(0)
+    words = [word for key in rules.rules for word in re.findall("[A-Za-z]+", key)] + ["km", "USD", "http", "www", "com"]
+    words += ["".join(chance.choice([*string.ascii_letters], length)) for length in range(1, 30) for _ in range(100)]
+    for word in words:
+        assert not rules.prefix_search(word), word
+        assert not rules.suffix_search(word), word
+        assert not list(rules.infix_finditer(word)), word
+        assert not rules.url_match(word), word
+    assert rules.suffix_search("5km")
+    assert rules.token_match is None
+
+
+@pytest.mark.parametrize("program", [PYTHON, "false", "not-there", ""])
+def test_many_texts_are_tokenized_by_two_processes_or_by_one_where_the_second_fails(monkeypatch, program):
+    """With the same result to the last byte."""
+    texts = [f"{text} {i}" for i, text in enumerate([other for others in SAME.values() for other in others] * 3)]
+    monkeypatch.setattr(subprocess, "Popen", None)
+    words, *arrays = tokenize(texts)  # few texts start no process
+    monkeypatch.undo()
+    monkeypatch.setattr(helpers.tokens, "MANY", len(texts))
+    monkeypatch.setattr(sys, "executable", program)
+    calls = []
+    monkeypatch.setattr(helpers.tokens, "tokenize_part", lambda part: calls.append(len(part)) or tokenize_part(part))
+    many_words, *many_arrays = tokenize(texts)
+    assert many_words == words
+    assert [(a.dtype, a.tobytes()) for a in many_arrays] == [(a.dtype, a.tobytes()) for a in arrays]
+    here = round(0.55 * len(texts))
+    assert calls == {PYTHON: [here], "false": [here, len(texts) - here]}.get(program, [len(texts)])
