@@ -92,7 +92,7 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
                        else (None, None))
     sets = [ReviewSet(reviews, chosen, vocab, settings.max_len, settings.both_ends, channels, table, device)
             for chosen in (is_train, is_valid, reviews.test)]
-    loaders = [BucketLoader(dataset, settings.batch_size, shuffle=dataset is sets[0]) for dataset in sets]
+    loaders = BucketLoader(sets[0], settings.batch_size), BucketLoader(sets[1]), BucketLoader(sets[2])
     return *sets, *loaders, vocab, vocab.stoi["<pad>"]
 
 

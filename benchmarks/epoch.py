@@ -65,7 +65,7 @@ def main():
     add_glove(vocab, 50, ".cache")
     np.random.seed(42)
     part = ReviewSet(reviews, ~reviews.test & (np.random.rand(len(reviews.test)) < 0.1), vocab, MAX_LEN)
-    ours = BucketLoader(part, 32, shuffle=True)
+    ours = BucketLoader(part, 32)
     theirs = DataLoader(part, 32, shuffle=True, collate_fn=pad_trim(part.pad_id))
     rows = []
     for threads in (1, 2):

@@ -20,6 +20,8 @@ from helpers.tokens import ranges
 GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
 GLOVE_SHA256 = "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"
 GLOVE_DIMS = (50, 100, 200, 300)
+# Tokens, padding included, in a batch of evaluation: with more, a CPU's cache is too small, and with fewer a GPU waits.
+TOKENS = {"cpu": 8_000, "cuda": 64_000}
 
 
 def split_by_movie(movies, share):
@@ -126,30 +128,39 @@ class ReviewSet:
 
 
 class BucketLoader:
-    """Batches of reviews of similar length; shuffled ones differ from epoch to epoch (numpy's seed)."""
+    """Batches of reviews of similar length.
 
-    def __init__(self, dataset, batch_size, shuffle=False):
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+    Args:
+        dataset: a `ReviewSet`.
+        batch_size: reviews in a batch of training; which ones differs from epoch to epoch (numpy's seed). None is for
+            evaluation: as many as TOKENS have room for, the longest first.
+    """
+
+    def __init__(self, dataset, batch_size=None):
+        self.dataset, self.batch_size = dataset, batch_size
 
     def __len__(self):
-        return -(-len(self.dataset) // self.batch_size)
+        return -(-len(self.dataset) // self.batch_size) if self.batch_size else len(self.plan())
 
     def __iter__(self):
         return itertools.starmap(self.dataset.batch, self.plan())
 
     def plan(self):
-        """Return, for each batch of an epoch, the indices of its reviews and the length of the longest, at least 1."""
-        keys = self.dataset.lengths
-        if self.shuffle:  # lengths blurred by a tenth: similar lengths together, but never the same reviews
-            keys = keys * np.random.uniform(0.9, 1.1, len(keys))
-        order = np.argsort(keys, kind="stable")
-        batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]
-        if self.shuffle:
+        """Return, for each batch of a pass, the indices of its reviews and the length of the longest, at least 1."""
+        lengths, device, batches = self.dataset.lengths, self.dataset.ids.device, []
+        if self.batch_size:  # lengths blurred by a tenth: similar lengths together, but never the same reviews
+            order = np.argsort(lengths * np.random.uniform(0.9, 1.1, len(lengths)), kind="stable")
+        else:
+            order = np.argsort(-lengths, kind="stable")
+        while len(order):
+            size = self.batch_size or max(TOKENS[device.type] // max(lengths[order[0]], 1), 1)
+            batches.append(order[:size])
+            order = order[size:]
+        if self.batch_size:
             np.random.shuffle(batches)
         # to the device at once: each copy of its own would make a GPU wait
-        indices = torch.from_numpy(np.concatenate(batches)).to(self.dataset.ids.device).split(list(map(len, batches)))
-        return [(chosen, max(self.dataset.lengths[batch].max(), 1))
-                for chosen, batch in zip(indices, batches, strict=True)]
+        indices = torch.from_numpy(np.concatenate(batches)).to(device).split(list(map(len, batches)))
+        return [(chosen, max(lengths[batch].max(), 1)) for chosen, batch in zip(indices, batches, strict=True)]
 
 
 @torch.no_grad()

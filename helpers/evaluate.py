@@ -54,4 +54,4 @@ def main(argv):
     source = SAMPLE_DIR if predictor.data == "SAMPLE" else find_source(args.data_dir)
     reviews = load_reviews(source, args.cache_dir, predictor.settings["ngrams"] == "unsup", expected_digest(source))
     test_set = predictor.review_set(keep(reviews, reviews.test))
-    print_test(test_metrics(predictor.model, BucketLoader(test_set, predictor.settings["batch_size"])), predictor.data)
+    print_test(test_metrics(predictor.model, BucketLoader(test_set)), predictor.data)

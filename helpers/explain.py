@@ -57,7 +57,7 @@ def attention_weights(predictor, reviews):
     hook = layer.register_forward_hook(lambda layer, inputs, output: weights.append(layer.weights(*inputs)[0]))
     predictor.logits(reviews)
     hook.remove()
-    return weights[0].numpy()
+    return weights[0].cpu().numpy()
 
 
 def write_explanations(predictor, reviews, paths):

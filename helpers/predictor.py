@@ -56,7 +56,7 @@ def check(saved):
     fits = [len(saved["words"]) == words,
             state["blocks.0.norm1.gamma"].shape == (settings["max_len"], d + settings["channels"]),
             settings["blocks"] <= len(state),
-            settings.keys() >= {"both_ends", "ngrams", "batch_size"},
+            settings.keys() >= {"both_ends", "ngrams"},
             bool(settings["ngrams"]) == bool(ngrams)]
     if ngrams:
         fits += [len(ngrams["values"]) == sum(map(len, ngrams["keys"])),
@@ -107,8 +107,7 @@ class Predictor:
 
     def logits(self, reviews):
         """Return the logit of each of a `reviews.Reviews`, (reviews,), above 0 for a positive one."""
-        loader = BucketLoader(self.review_set(reviews), batch_size=64)
-        return predict_logits(self.model, loader, "predicting").cpu()
+        return predict_logits(self.model, BucketLoader(self.review_set(reviews)), "predicting").cpu()
 
 
 def as_reviews(texts):

@@ -94,40 +94,54 @@ def epoch(loader):
     return [labels.int().tolist() for _, labels in loader]
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 32, 300])
-def test_loader_gives_every_review_once_and_follows_numpys_seed(review_set, shuffle, batch_size):
-    loader = BucketLoader(review_set, batch_size, shuffle)
+def test_training_sees_every_review_once_and_follows_numpys_seed(review_set, batch_size):
+    loader = BucketLoader(review_set, batch_size)
     np.random.seed(5)
     first, second = epoch(loader), epoch(loader)
     for batches_of_epoch in (first, second):
         assert sorted(sum(batches_of_epoch, [])) == list(range(201))
         assert len(batches_of_epoch) == len(loader)
         assert sorted(map(len, batches_of_epoch))[1:] == [batch_size] * (len(loader) - 1)
-    assert (first == second) is not shuffle
+    assert first != second
     np.random.seed(5)
     plan = loader.plan()
     assert [chosen.tolist() for chosen, _ in plan] == first
     assert [T for _, T in plan] == [max(1, *review_set.lengths[batch]) for batch in first]
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_batches_hold_reviews_of_similar_length(review_set, shuffle):
-    loader = BucketLoader(review_set, 16, shuffle)
+@pytest.mark.parametrize("tokens", [1, 1000, 100_000])
+def test_evaluation_fills_its_batches_with_tokens_and_draws_nothing(review_set, monkeypatch, tokens):
+    monkeypatch.setitem(batches.TOKENS, "cpu", tokens)
+    loader, before = BucketLoader(review_set), np.random.get_state()[1:3]
+    plan, labels = loader.plan(), epoch(loader)
+    assert [chosen.tolist() for chosen, _ in plan] == labels
+    assert sorted(sum(labels, [])) == list(range(201))
+    assert len(loader) == len(plan)
+    for i, (chosen, T) in enumerate(plan):
+        assert max(1, *review_set.lengths[chosen.tolist()]) == T
+        assert len(chosen) == 1 or len(chosen) * T <= tokens
+        assert (len(chosen) + 1) * T > tokens or i == len(plan) - 1
+    assert np.random.get_state()[2] == before[1]
+    assert np.array_equal(np.random.get_state()[1], before[0])
+
+
+def test_batches_hold_reviews_of_similar_length(review_set):
+    loader = BucketLoader(review_set, 16)
     np.random.seed(5)
     (first, longest), (second, _) = (zip(*loader.plan(), strict=True) for _ in range(2))
     in_file_order = [max(review_set.lengths[i:i + 16]) for i in range(0, 192, 16)]
     assert 16 * sum(longest) < 1.2 * review_set.lengths.sum() < 0.75 * 16 * sum(in_file_order)
-    assert (list(longest) == sorted(longest)) is not shuffle
+    assert list(longest) != sorted(longest)
     first, second = ({frozenset(batch.tolist()) for batch in batches} for batches in (first, second))
-    assert (first == second) is not shuffle, "not only the order differs"
+    assert first != second, "not only the order differs"
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_logits_are_in_the_order_of_the_set(review_set, shuffle):
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_logits_are_in_the_order_of_the_set(review_set, batch_size):
     model = torch.nn.Sequential(torch.nn.Embedding(10, 1, padding_idx=1), torch.nn.Dropout(0.5))
     model.forward = lambda ids: torch.nn.Sequential.forward(model, ids).sum(dim=1)
-    logits = predict_logits(model, BucketLoader(review_set, 16, shuffle), "")
+    logits = predict_logits(model, BucketLoader(review_set, batch_size), "")
     expected = [model[0].weight[review_set[i][0]].sum().item() for i in range(201)]
     assert logits.tolist() == pytest.approx(expected, abs=1e-4)
 
