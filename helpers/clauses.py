@@ -43,7 +43,8 @@ def negated(reviews):
     last = np.append(-1, last_before(negation))[:-1]  # before each token
     first = np.zeros(len(stop), bool)
     first[reviews.starts[:-1][np.diff(reviews.starts) > 0]] = True
-    return (last >= 0) & (np.arange(len(stop)) - last <= REACH) & (last >= last_before(stop)) & (last >= last_before(first))
+    barrier = np.maximum(last_before(stop), last_before(first))
+    return (last >= 0) & (np.arange(len(stop)) - last <= REACH) & (last >= barrier)
 
 
 def conceded(reviews):

@@ -49,6 +49,13 @@ class NgramTable:
         marks = negated(reviews), conceded(reviews)
         return (self.unscaled(tokens, reviews.starts, *marks) / self.scale).astype(np.float16)
 
+    def linear_values(self, reviews):
+        """Return the linear value of the n-grams that end at each token, and of its word if it is not negated."""
+        tokens = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
+        codes = find_ngrams(tokens, reviews.starts, negated(reviews), len(self.words), self.keys)
+        values = np.append(self.values[:, 1].astype(np.float32), 0)  # the last, -1, is "none"
+        return values[codes].sum(axis=0), values[tokens]
+
     def unscaled(self, tokens, starts, is_negated, is_conceded):
         """Return the channels before they are divided, (tokens, C).
 
@@ -94,7 +101,7 @@ def frequent_keys(tokens, starts, order, num_words, min_reviews):
 
 
 def find_ngrams(tokens, starts, is_negated, num_words, keys):
-    """Return (3, tokens): the row of `NgramTable.values` for the word, 2-gram and 3-gram that ends there; -1 if none."""
+    """Return (3, tokens): the row of `NgramTable.values` of the word, 2-gram, 3-gram that ends there; -1 if none."""
     codes = [np.where(tokens >= 0, tokens + num_words * is_negated, -1)]
     before = 2 * num_words
     for order, wanted in zip((2, 3), keys, strict=True):
@@ -193,9 +200,9 @@ def build(reviews, train, min_reviews, seed):
 
 def channels_by_fold(reviews, folds, tables):
     """Return the channels of texts, each by the table of its fold, float16 (tokens, C); folds: (texts)."""
-    channels = np.empty((len(reviews.tokens), len(tables[0].scale)), np.float16)
-    for i, table in enumerate(tables):
-        channels[np.repeat(folds == i, np.diff(reviews.starts))] = table.channels(keep(reviews, folds == i))
+    by_fold = np.concatenate([table.channels(keep(reviews, folds == i)) for i, table in enumerate(tables)])
+    channels = np.empty_like(by_fold)
+    channels[np.argsort(np.repeat(folds, np.diff(reviews.starts)), kind="stable")] = by_fold
     return channels
 
 

@@ -18,7 +18,7 @@ from helpers.clauses import STOPS, first_of_sentences, is_one_of, negated
 from helpers.ngrams import channels_by_fold
 from helpers.reviews import Reviews, keep
 
-SPANS, SENTENCES, CONTRASTS, NEGATED = 30_000, 10_000, 5_000, 5_000  # in an epoch
+SPANS, SENTENCES, CONTRASTS, NEGATED = 1.25, 0.4, 0.2, 0.2  # in an epoch, for each review
 TURNS = ["but", "but", ", but", ", but", ", yet", "but still"]
 OPENINGS = ["although", "though", "even though", "despite", "while", "even if", "in spite of"]
 BE, PERSONS = {"is", "was", "are", "were"}, {"i", "you", "we", "they"}
@@ -42,6 +42,12 @@ class ShortTexts:
         self.last = np.append(self.first[1:], len(reviews.tokens))  # of each sentence, exclusive
         self.review = np.searchsorted(reviews.starts, self.first, side="right") - 1
         self.find_opinions()
+        self.spans, self.sentences = int(SPANS * len(folds)), int(SENTENCES * len(folds))
+        self.contrasts = int(CONTRASTS * len(folds)) if all(map(len, self.opinions)) else 0
+        self.negated = int(NEGATED * len(folds)) if self.negations else 0
+
+    def __len__(self):
+        return len(self.folds) + self.spans + self.sentences + self.contrasts + self.negated
 
     def find_opinions(self):
         """Find the sentences of 3 to 16 tokens that clearly say what their review says, and what negates them."""
@@ -94,18 +100,17 @@ class ShortTexts:
     def draw(self):
         """Return the texts of an epoch, whole reviews included, and the fold of each: `reviews.Reviews`, (texts)."""
         tokens, starts = self.reviews.tokens, self.reviews.starts
-        spans = np.random.randint(len(self.folds), size=SPANS)
-        length = np.exp(np.random.uniform(np.log(3), np.log(100), SPANS)).astype(int)
-        length = np.minimum(length, np.diff(starts)[spans])
-        begin = starts[spans] + (np.random.uniform(size=SPANS) * (np.diff(starts)[spans] - length + 1)).astype(int)
-        sentences = np.random.randint(len(self.first), size=SENTENCES)
+        spans = np.random.randint(len(self.folds), size=self.spans)
+        longest = np.diff(starts)[spans]
+        length = np.minimum(np.exp(np.random.uniform(np.log(3), np.log(100), self.spans)).astype(int), longest)
+        first = starts[spans] + np.random.randint(longest - length + 1)
+        sentences = np.random.randint(len(self.first), size=self.sentences)
         review = np.concatenate([np.arange(len(self.folds)), spans, self.review[sentences]])
-        begin = np.concatenate([starts[:-1], begin, self.first[sentences]])
-        end = np.concatenate([starts[1:], begin[len(self.folds):len(self.folds) + SPANS] + length, self.last[sentences]])
+        begin = np.concatenate([starts[:-1], first, self.first[sentences]])
+        end = np.concatenate([starts[1:], first + length, self.last[sentences]])
         texts = [tokens[a:b] for a, b in zip(begin, end, strict=True)]
-        made = [self.contrast() for _ in range(CONTRASTS)] if all(map(len, self.opinions)) else []
-        if self.negations:
-            made += [self.negations[i] for i in np.random.randint(len(self.negations), size=NEGATED)]
+        made = [self.contrast() for _ in range(self.contrasts)]
+        made += [self.negations[np.random.randint(len(self.negations))] for _ in range(self.negated)]
         folds = np.append(self.folds[review], [fold for fold, _, _ in made]).astype(int)
         labels = np.append(self.reviews.labels[review], [label for _, label, _ in made]).astype(int)
         texts += [text for _, _, text in made]
@@ -132,9 +137,13 @@ class ShortTextLoader(BucketLoader):
     """Batches of whole reviews and short texts, drawn and shuffled anew in each epoch (numpy's seed)."""
 
     def __init__(self, short_texts, batch_size, **of_set):
-        self.short_texts, self.batch_size, self.shuffle, self.of_set = short_texts, batch_size, True, of_set
+        self.short_texts, self.batch_size, self.of_set = short_texts, batch_size, of_set
+
+    def __len__(self):
+        return -(-len(self.short_texts) // self.batch_size)
 
     def plan(self):
+        """Draw the texts of an epoch, and return its batches as `BucketLoader` does."""
         texts, folds = self.short_texts.draw()
         self.dataset = ReviewSet(texts, channels=channels_by_fold(texts, folds, self.short_texts.tables), **self.of_set)
         return super().plan()

@@ -20,7 +20,7 @@ from tests.toy import train_toy
 def test_logits_are_those_of_one_review_at_a_time(data, tmp_path, preset):
     """The content of `model.pt`, spaCy and MyTransformer give the logits, and the metrics of the run, again."""
     folder = train_toy(data, tmp_path, "a", "--preset", preset, "--epochs", "6", "--blocks", "2")
-    predictor, saved = Predictor(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)
+    predictor, saved = Predictor.load(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)
     settings, vocab = saved["settings"], Vocab(Counter(), specials=saved["words"])
     vocab.vectors = saved["state"]["embedding.weight"]
     model = MyTransformer(vocab, 25, 2, channels=settings["channels"])
@@ -59,7 +59,7 @@ def test_missing_or_damaged_model_is_refused(tmp_path, content, word):
     if content:
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"^{path} .*{word}"):
-        Predictor(path)
+        Predictor.load(path)
 
 
 def test_packed_keys_come_back():

@@ -22,7 +22,7 @@ ROOT = Path(sentiment_analysis.__file__).parent
 def predictor():
     """The network that comes with the project, loaded once."""
     with pytest.MonkeyPatch.context() as patch:
-        loaded = predict.Predictor()
+        loaded = predict.Predictor.load()
         patch.setattr(predict, "Predictor", lambda path: loaded)
         yield
 

@@ -34,7 +34,7 @@ def test_other_writings_have_the_same_plain_form(text, other):
 
 def test_other_writings_have_the_same_logit_to_the_last_bit(call):
     """By the network that comes with the project, one text at a time and all at once."""
-    predictor = Predictor()
+    predictor = Predictor.load()
     for text, others in SAME.items():
         expected = predictor.logits(as_reviews([text]))
         assert all(predictor.logits(as_reviews([other])).equal(expected) for other in others[:3])
@@ -48,7 +48,7 @@ def test_reviews_as_a_word_processor_writes_them_have_the_same_logits():
     texts = [path.read_text(encoding="utf-8") for path in sorted(SAMPLE_DIR.glob("*/*/*.txt"))]
     others = [re.sub('"([^"]*)"', "“\\1”", text).replace("'", "’").replace("--", "—") for text in texts]
     assert sum(text != other for text, other in zip(texts, others, strict=True)) > 100
-    predictor = Predictor()
+    predictor = Predictor.load()
     assert predictor.logits(as_reviews(others)).equal(predictor.logits(as_reviews(texts)))
 
 
