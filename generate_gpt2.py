@@ -120,11 +120,8 @@ def main():
     GPT = choose_gpt(args.backend, args.mingpt_dir)
     args.out.mkdir(parents=True, exist_ok=True)  # fails before minutes of work, not after them
     writer = load_writer(folder, name, GPT)
-    temperature = args.temperature or writer.temperature
-    if not (isinstance(temperature, int | float) and temperature >= 0.01):
-        raise UserError(f"{name}'s generation_config.json has temperature {temperature!r}; give another --temperature.")
-    top_k = min(args.top_k, writer.model.lm_head.out_features)
-    settings = {"max_new_tokens": args.max_new_tokens, "temperature": temperature, "top_k": top_k}
+    settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature or writer.temperature,
+                "top_k": min(args.top_k, writer.model.lm_head.out_features)}
     print("{model}: {parameters:,} parameters through {backend} on {device}".format(**writer.facts))
     started = time.time()
     with tqdm(desc=name, unit=" steps", leave=False) as bar:

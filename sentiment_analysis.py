@@ -25,7 +25,7 @@ from tqdm import tqdm
 from helpers import evaluate, predict
 from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_source
 from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits, split_by_movie
-from helpers.checkpoint import Checkpoint, run_identity
+from helpers.checkpoint import Checkpoint
 from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
 from helpers.files import only_process, whole_file, write_text
 from helpers.ngrams import channels_by_fold, load_tables
@@ -159,8 +159,8 @@ def train(settings, source, folder, args):
         region.load_state_dict(learned)
     model.to(device)
     optimizer, scheduler = make_optimizer(model, settings, len(train_loader))
-    checkpoint = Checkpoint(folder / "checkpoint.pt", run_identity(metrics, train_set, vocab),
-                            model=model, optimizer=optimizer, scheduler=scheduler)
+    identity = metrics["settings"] | {"seed": args.seed, "device": device.type, "data": metrics["content_digest"]}
+    checkpoint = Checkpoint(folder / "checkpoint.pt", identity, model=model, optimizer=optimizer, scheduler=scheduler)
     metrics["epochs"], seconds_before = checkpoint.start(args.resume)
 
     for epoch in range(len(metrics["epochs"]) + 1, settings.epochs + 1):

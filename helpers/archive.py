@@ -1,7 +1,5 @@
 """Where the reviews are: the IMDB archive in any packing, or extracted; and its files as bytes."""
 
-import functools
-import gzip
 import hashlib
 import re
 import tarfile
@@ -24,8 +22,7 @@ SAMPLE_DIR = Path(__file__).parents[1] / "sample_reviews"  # in the layout of th
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 # The reviews and the lists of their movies, whatever folder they are packed in; systems add files of other names.
 WANTED = re.compile(r"(?:.*/)?((train|test)/(?:(neg|pos|unsup)/[0-9]+_[0-9]+|urls_(?:neg|pos|unsup))\.txt)")
-LARGEST_ARCHIVE = 1_000_000_000  # bytes, unpacked; the real one has a fifth of that
-LONGEST_FILE = 10_000_000  # bytes; the archive's longest text file, a list of movies, has a fifth of that
+LARGEST = 1_000_000_000  # bytes of all files; the real archive has a fifth of that
 
 
 def find_source(data_dir=None):
@@ -44,10 +41,7 @@ def find_source(data_dir=None):
         return archives[0]
     if place.name.endswith(ENDINGS):
         raise UserError(f"{place} is not there; name the archive, or a folder for it.")
-    try:
-        download(ARCHIVE_URL, place / ARCHIVE, ARCHIVE_MD5, "md5")
-    except Unreachable as error:
-        raise Unreachable(f"{str(error).rstrip('.')}, or name its folder with --data-dir.") from error
+    download(ARCHIVE_URL, place / ARCHIVE, ARCHIVE_MD5, "md5")
     return place / ARCHIVE
 
 
@@ -74,38 +68,19 @@ def expected_digest(source):
     return None if source == SAMPLE_DIR else CONTENT_SHA256
 
 
-class LimitedFile:
-    """A file for tarfile, which would fill the memory with a header of any length, and unpack any bomb."""
-
-    def __init__(self, file):
-        self.file, self.tell = file, file.tell
-
-    def read(self, size):
-        if size > LONGEST_FILE:
-            raise tarfile.ReadError(f"a part of it has {size:,} bytes")
-        return self.file.read(size)
-
-    def seek(self, offset):
-        if offset > LARGEST_ARCHIVE:
-            raise tarfile.ReadError(f"more than {LARGEST_ARCHIVE:,} bytes unpacked")
-        return self.file.seek(offset)
-
-
 def archive_members(path):
     """Yield (name, size, function that reads the bytes) of each file in a zip, a tar, or a gzipped tar."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                yield info.filename, info.file_size, functools.partial(archive.read, info)
+                yield info.filename, info.file_size, lambda info=info: archive.read(info)
         return
     with open(path, "rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if is_gzip else open(path, "rb") as file:
-        tar = tarfile.open(fileobj=LimitedFile(file), mode="r:")  # noqa: SIM115  closes nothing of its own
-        for member in tar:
-            if member.isfile():
-                yield member.name, member.size, lambda member=member: tar.extractfile(member).read()
-        file.seek(LARGEST_ARCHIVE)  # to the end, where gzip has its checksum
+    with tarfile.open(path, "r:gz" if is_gzip else "r:") as archive:
+        for member in filter(tarfile.TarInfo.isfile, archive):
+            yield member.name, member.size, lambda member=member: archive.extractfile(member).read()
+        archive.fileobj.seek(LARGEST)  # to the end, where gzip has its checksum
 
 
 def list_folder(folder, parts):
@@ -134,16 +109,18 @@ def read_files(source, parts):
     try:
         for path, size, read in tqdm(archive_members(source), desc="reading the archive", unit=" files", total=100_027,
                                      leave=False):
+            total += size
+            if total > LARGEST:
+                raise ValueError(f"its files have more than {LARGEST:,} bytes")
             found = WANTED.fullmatch(path.replace("\\", "/"))
             if found and (not found[3] or f"{found[2]}/{found[3]}" in parts):
-                total += size
-                if size > LONGEST_FILE or total > LARGEST_ARCHIVE:
-                    raise tarfile.ReadError(f"{found[1]} has {size:,} bytes, all files {total:,}")
                 files[found[1]] = read()
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, ValueError, OSError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            raise
-        raise UserError(f"{source} is damaged, or not an archive ({error}); get it anew from {ARCHIVE_URL}.") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError,
+            MemoryError) as error:  # the last one if a header says that it goes on for ever
+        raise UserError(f"{source} is damaged, or not an archive ({str(error) or 'too large'}); get it anew from "
+                        f"{ARCHIVE_URL}.") from error
     return dict(sorted(files.items()))
 
 

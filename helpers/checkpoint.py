@@ -1,7 +1,5 @@
 """An interrupted run goes on: `checkpoint.pt` holds all that the next epochs depend on."""
 
-import hashlib
-
 import numpy as np
 import torch
 
@@ -9,21 +7,12 @@ from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
 
 
-def run_identity(metrics, dataset, vocab):
-    """Return what must be the same for a run to go on where another stopped: dict from name to number or string."""
-    data = hashlib.sha256("\n".join(vocab.itos).encode())
-    for tensor in (dataset.ids, dataset.starts, dataset.labels):
-        data.update(tensor.cpu().numpy())
-    return metrics["settings"] | {"seed": metrics["seed"], "device": dataset.ids.device.type,
-                                  "data": data.hexdigest()[:16]}
-
-
 class Checkpoint:
     """The file from which an interrupted run goes on.
 
     Args:
         path: of the file.
-        identity: of the run, see `run_identity`.
+        identity: what must be the same for a run to go on where another stopped; dict from name to number or string.
         parts: what has a `state_dict`: network, optimizer, schedule.
     """
 

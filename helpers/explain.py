@@ -5,11 +5,7 @@ Jurafsky 2016, "Understanding Neural Networks through Representation Erasure"). 
 again, so the n-grams that the word is part of are erased with it. Effects need not add up to the logit.
 """
 
-if __name__ == "__main__":
-    raise SystemExit("error: this file is not run; the command is: python sentiment_analysis.py predict --explain")
-
 import html
-import unicodedata
 import warnings
 from pathlib import Path
 from string import Template
@@ -22,31 +18,25 @@ from helpers.files import whole_file, write_text
 from helpers.predictor import classify, unlabelled
 
 LONGEST = 3000  # tokens: erasing each takes half a minute; the longest review of IMDB has 2,800
+AT_ONCE = 64  # erased texts, which bounds the memory
 ATTENTION = 40  # tokens at most, or the words at the matrix's sides cannot be read
-TOKENS_AT_ONCE = 200_000  # of erased texts, which bounds the memory
-COLUMNS = 72  # characters in a line of the picture
-CHARACTER, LINE = 0.092, 0.27  # inches that one takes in a picture, at 11 points
+LINE, WORD = 72, 20  # characters in a line of the picture, and at most in a word there
 BLUE, RED, BLACK = "33,102,172", "178,24,43", "0,0,0"
 PAGE = Path(__file__).with_suffix(".html")
 
 
 def word_effects(predictor, reviews):
     """Return what each token adds to the logit of the one text in `reviews`: (tokens), above 0 if towards positive."""
-    tokens = reviews.tokens
-    N = len(tokens)
+    tokens, N = reviews.tokens, len(reviews.tokens)
     if N > LONGEST:
         raise UserError(f"the text has {N:,} tokens; --explain takes at most {LONGEST:,}.")
-    without = []
-    for first in range(0, N, max(TOKENS_AT_ONCE // N, 1)):
-        erased = np.arange(first, min(first + max(TOKENS_AT_ONCE // N, 1), N))
-        kept = np.arange(N) != erased[:, np.newaxis]  # (erased, N)
-        texts = np.broadcast_to(tokens, kept.shape)[kept]
-        starts = np.arange(len(erased) + 1) * (N - 1)
-        # the whole text stands among them, so that there is a token even if the one token was erased
-        variants = unlabelled(reviews.words, np.append(texts, tokens), np.append(starts, starts[-1] + N))
-        logits = predictor.logits(variants)
-        without.append(logits[-1] - logits[:-1])
-    return torch.cat(without).numpy()
+    effects = []
+    for first in range(0, N, AT_ONCE):
+        texts = [np.delete(tokens, i) for i in range(first, min(first + AT_ONCE, N))]
+        texts.append(tokens)  # so that there is a token even if the one token was erased
+        logits = predictor.logits(unlabelled(reviews.words, np.concatenate(texts), np.cumsum([0, *map(len, texts)])))
+        effects.append(logits[-1] - logits[:-1])
+    return torch.cat(effects).numpy()
 
 
 @torch.no_grad()
@@ -84,59 +74,40 @@ def shades(effects):
     return effects / max(np.abs(effects).max(), 1e-9)
 
 
-def layout(words):
-    """Return the words of a picture, shortened if very long, and the (column, line) where each begins."""
-    shown, places, column, line = [], [], 0, 0
-    for word in words:
-        word = word if len(word) <= COLUMNS // 2 else word[:COLUMNS // 2 - 1] + "…"
-        width = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in word)
-        if column and column + width > COLUMNS:
-            column, line = 0, line + 1
-        shown.append(word)
-        places.append((column, line))
-        column += width + 1
-    return shown, places
-
-
 def draw_picture(path, words, effects, weights, title):
-    """Draw the shaded words, and the attention matrix beside them if there is one."""
+    """Draw the shaded words, and the attention matrix below them if there is one."""
     import matplotlib.pyplot as plt  # here, because a page does without it
+    from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 
-    words, places = layout(words)
-    lines = places[-1][1] + 1
-    side = 0 if weights is None else max(3.5, 0.2 * len(words) + 1.5)  # inches
-    left, height = CHARACTER * COLUMNS, max(LINE * lines + 1.6, side)
-    figure = plt.figure(figsize=(left + side + 0.6, height))
-    colours = plt.get_cmap("RdBu")
+    def write(text, **style):
+        return TextArea(text, textprops={"parse_math": False, **style})
 
-    width = left + side + 0.6
-    text = figure.add_axes([0.2 / width, 0, left / width, 1], xlim=(0, COLUMNS), ylim=(0, height))
-    text.axis("off")
-    text.text(0, height - 0.4, title, size=14, weight="bold", parse_math=False)
-    top = height - 0.9
-    for word, shade, (column, line) in zip(words, shades(effects), places, strict=True):
-        text.text(column, top - LINE * line, word, size=11, family="monospace", parse_math=False, va="baseline",
-                  bbox={"facecolor": colours(0.5 + 0.3 * shade), "edgecolor": "none", "pad": 1.5})
-    strongest = np.abs(effects).max()
-    bar = figure.add_axes([0.2 / width, (top - LINE * lines - 0.1) / height, left / width / 2, 0.12 / height])
-    bar.imshow(np.linspace(0.2, 0.8, 200)[np.newaxis], cmap=colours, vmin=0, vmax=1, aspect="auto",
-               extent=(-strongest, strongest, 0, 1))
-    bar.set_yticks([])
-    bar.set_xlabel("what the word adds to the logit: red to negative, blue to positive", loc="left", size=9)
+    words = [word if len(word) <= WORD else word[:WORD - 1] + "…" for word in words]
+    lines, room = [], 0
+    for word, shade in zip(words, shades(effects), strict=True):
+        if len(word) > room:
+            lines.append([])
+            room = LINE
+        room -= len(word) + 1
+        colour = plt.get_cmap("RdBu")(0.5 + 0.3 * shade)
+        lines[-1].append(write(word, size=11, bbox={"facecolor": colour, "edgecolor": "none", "pad": 2}))
+    rows = [write(title, size=14, weight="bold"), *(HPacker(children=line, sep=7) for line in lines),
+            write("Blue words move the result to positive, red ones to negative; the strongest changes the logit by "
+                  f"{np.abs(effects).max():.2f}.", size=9)]
 
+    side = 1 if weights is None else 0.2 * len(words) + 2  # inches
+    figure = plt.figure(figsize=(side, side), layout="constrained")
+    figure.add_artist(AnchoredOffsetbox("lower left", child=VPacker(children=rows, sep=8), frameon=False,
+                                        bbox_to_anchor=(0, 1), bbox_transform=figure.transFigure))
     if weights is not None:
-        T = len(words)
-        inner = side - 1.5
-        axes = figure.add_axes([(left + 1.5) / width, (height - 1.3 - inner) / height, inner / width, inner / height])
+        axes = figure.add_subplot()
+        axes.set_title("attention: how much a row's word reads of each column's", size=9)
         axes.imshow(weights, cmap="Greys", vmin=0)
-        short = [word if len(word) <= 12 else word[:11] + "…" for word in words]
-        axes.set_xticks(range(T), short, rotation=90, size=8, parse_math=False)
-        axes.set_yticks(range(T), short, size=8, parse_math=False)
-        axes.xaxis.tick_top()
-        axes.set_xlabel("attention: how much a row's word reads of each column's", size=9, loc="right")
+        axes.set_xticks(range(len(words)), words, rotation=90, size=8, parse_math=False)
+        axes.set_yticks(range(len(words)), words, size=8, parse_math=False)
     with whole_file(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the font has no Chinese, say
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, bbox_inches="tight")  # as large as what is drawn
     plt.close(figure)
 
 

@@ -122,6 +122,19 @@ def file_digest(path, algorithm="sha256"):
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+@contextlib.contextmanager
+def open_url(url):
+    """Yield a server's answer. Raises Unreachable, a part of a sentence, if there is none, or if it breaks off."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            yield answer
+    except (OSError, HTTPException, ValueError) as error:  # urllib's errors and time-outs are OSErrors
+        if getattr(error, "errno", None) is not None and not isinstance(error, (TimeoutError, ConnectionError)):
+            raise  # the disk, not the network
+        reason = " ".join(str(getattr(error, "reason", error)).split())
+        raise Unreachable(f"{url} cannot be reached ({reason})") from error
+
+
 def download(url, path, digest, algorithm="sha256"):
     """Fetch `url` to `path` with a progress bar; the file is there afterwards only if its digest is the expected one.
 
@@ -130,16 +143,12 @@ def download(url, path, digest, algorithm="sha256"):
     path = Path(path)
     try:
         with whole_file(path) as temporary:
-            with urllib.request.urlopen(url, timeout=30) as answer, open(temporary, "wb") as file:
+            with open_url(url) as answer, open(temporary, "wb") as file:
                 size = int(answer.headers.get("Content-Length") or 0) or None
                 with tqdm.wrapattr(answer, "read", total=size, desc=f"downloading {path.name}", leave=False) as stream:
                     shutil.copyfileobj(stream, file, 1 << 20)
             if file_digest(temporary, algorithm) != digest:
                 raise UserError(f"{url} answered with something else than the file that was asked for; "
                                 f"fetch it by hand and put it at {path}.")
-    except (OSError, HTTPException) as error:  # urllib's errors and time-outs are OSErrors
-        if getattr(error, "errno", None) is not None and not isinstance(error, (TimeoutError, ConnectionError)):
-            raise  # the disk, not the network
-        reason = " ".join(str(getattr(error, "reason", error)).split())
-        raise Unreachable(f"{url} cannot be reached ({reason}); "
-                          f"fetch it elsewhere and put it at {path}.") from error
+    except Unreachable as error:
+        raise Unreachable(f"{error}; fetch it elsewhere and put it at {path}.") from error

@@ -7,25 +7,23 @@ import os
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from helpers.cli import Unreachable, UserError
-from helpers.files import file_digest
+from helpers.files import file_digest, open_url
 
 # torch, transformers and minGPT are imported where they are used, so that --help and refusals are quick.
 
 MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 HUB_FILES = ["config.json", "model.safetensors", "tokenizer.json"]
+TOKENIZERS = [{"tokenizer.json"}, {"vocab.json", "merges.txt"}]  # in files of newer and older folders
 OWN_GPT = Path(__file__).parent.parent / "pretrained" / "gpt-reviews"
 MINGPT_URL = "https://github.com/karpathy/minGPT"
 MINGPT_COMMIT = "37baab71b9abea1b76ab957409a1cc2fbfba8a26"
 # transformers keeps these as the transposed matrices of its Conv1D.
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-WEIGHTS = ["model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin"]
 
 
 def cached_gpt(GPT):
@@ -89,14 +87,6 @@ def to_mingpt(reference, GPT):
     return model.eval()
 
 
-def probe(url):
-    """Raise Unreachable unless `url` answers within seconds; git and the hub's library would try for minutes."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
-    except (OSError, HTTPException, ValueError) as error:
-        raise Unreachable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from error
-
-
 def choose_gpt(backend, folder):
     """Return minGPT's class `GPT`; None if transformers was asked for, or has to take its place.
 
@@ -120,15 +110,16 @@ def choose_gpt(backend, folder):
         sys.path.insert(0, str(Path(folder).resolve()))
     try:
         from mingpt.model import GPT
-        return GPT
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise UserError(f"minGPT cannot be imported ({error}); name a clone of it with --mingpt-dir.") from error
+    return GPT
 
 
 def clone_mingpt(folder):
     """Clone minGPT to `folder`, whole or not at all, at the commit that this program was written for."""
     print(f"minGPT is not here: cloning {MINGPT_URL} at {MINGPT_COMMIT[:7]} into {folder}/", flush=True)
-    probe(MINGPT_URL)
+    with open_url(MINGPT_URL):
+        pass  # git would try for minutes
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".minGPT-") as temporary:
         try:
             for command in (["clone", "--quiet", "--no-checkout", MINGPT_URL, "clone"],
@@ -141,8 +132,7 @@ def clone_mingpt(folder):
 
 def hub_folder(name):
     """Return the folder of `name` (one of MODELS) in the hub's cache, downloaded if need be; raises Unreachable."""
-    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    os.environ["HF_ENDPOINT"] = address = address if "://" in address else f"https://{address}"
+    os.environ["HF_ENDPOINT"] = address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # both are read when the library is imported
     from transformers.utils import cached_file  # it puts a file into the cache when it is whole
 
@@ -151,7 +141,8 @@ def hub_folder(name):
 
     with contextlib.suppress(OSError, ValueError):  # not in the cache
         return fetch(local_files_only=True)
-    probe(f"{address}/openai-community/{name}/resolve/main/config.json")
+    with open_url(f"{address}/openai-community/{name}/resolve/main/config.json"):
+        pass  # the hub's library would try for minutes
     try:
         return fetch()
     except Exception as error:  # its kinds differ from version to version
@@ -175,40 +166,36 @@ def choose_folder(model, weights):
 
 
 def weights_files(folder):
-    """Return the paths of the weights, several if they are sharded; raises UserError if there are none."""
-    for pattern in WEIGHTS:
-        paths = sorted(folder.glob(pattern))
-        if paths and (folder / "config.json").is_file():
-            return paths
-    raise UserError(f"{folder} is not a Hugging Face GPT-2 folder: it needs config.json, and model.safetensors or "
-                    "pytorch_model.bin.")
+    """Return the paths of the weights, several if they are sharded; raises UserError if a file is missing."""
+    paths = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    found = {path.name for path in folder.glob("*")}
+    if not paths or "config.json" not in found or not any(map(found.issuperset, TOKENIZERS)):
+        raise UserError(f"{folder} is not a Hugging Face GPT-2 folder: it needs config.json, model.safetensors or "
+                        "pytorch_model.bin, and tokenizer.json or vocab.json and merges.txt.")
+    return paths
 
 
 def read_folder(folder):
     """Return the GPT2LMHeadModel of a Hugging Face folder, in float32, and its tokenizer, both by transformers.
 
-    Raises UserError if a file is missing or damaged, or if they are not a GPT-2 and its tokenizer.
+    Raises UserError if a file is damaged, or if they are not a GPT-2 and its tokenizer.
     """
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    names = ", ".join(path.name for path in weights_files(folder))
-    missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
-    if missing and not (folder / "tokenizer.json").is_file():
-        raise UserError(f"{folder} has no {missing[0]} and no tokenizer.json; put the network's tokenizer there.")
     try:
         model, report = transformers.GPT2LMHeadModel.from_pretrained(
             str(folder), output_loading_info=True, local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
-        raise UserError(f"{folder}: {names} or a file beside it is damaged, or they do not fit each other; get all of "
-                        "them again.") from error
+        raise UserError(f"{folder}: its weights or the files beside them are damaged, or do not fit each other; get "
+                        "all of them again.") from error
     if report["missing_keys"] or any(".mlp." in key for key in report["unexpected_keys"]):
         raise UserError(f"{folder} holds another kind of network than its config.json says; name a GPT-2 folder with "
                         "--weights.")
     if not all(weights.isfinite().all() for weights in model.parameters()):
-        raise UserError(f"{folder}: {names} holds numbers that are not finite; get it again.")
+        raise UserError(f"{folder}: its weights are not finite numbers; get them again.")
     rows, added = model.config.vocab_size, tokenizer.get_added_vocab()
     ids = sorted(id for token, id in tokenizer.get_vocab().items() if id < rows or token not in added)
     # The network may have more rows than there are tokens: padding up to a number that GPUs like.
@@ -246,15 +233,15 @@ def load_writer(folder, name, GPT):
     import torch
     from transformers import GenerationConfig
 
-    reference, tokenizer = read_folder(folder)
+    paths, (reference, tokenizer) = weights_files(folder), read_folder(folder)
     generation, reference.generation_config = reference.generation_config, GenerationConfig()  # the options decide
     ends = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     for end in (generation.eos_token_id, reference.config.eos_token_id):
         ends.update(end if isinstance(end, list) else [end])
-    device, paths = "cuda" if torch.cuda.is_available() else "cpu", weights_files(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = (to_mingpt(reference, GPT) if GPT else reference).to(device)
     facts = {"model": name, "parameters": reference.num_parameters(), "weights": ", ".join(path.name for path in paths),
              "weights_sha256": ", ".join(map(file_digest, paths)), "backend": "mingpt" if GPT else "transformers",
              "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
     return Writer(model, tokenizer, device, ends, reference.config.n_positions,
-                  1.0 if generation.temperature is None else generation.temperature, facts)
+                  generation.temperature or 1.0, facts)

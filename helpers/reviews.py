@@ -70,10 +70,7 @@ def read_reviews(source, unsup=False, digest=None):
         number, list_of_movies = int(file.partition("_")[0]), f"{part}/urls_{kind}.txt"
         if number >= len(urls.get(list_of_movies, [])):
             raise UserError(f"{source}: {name} has no line in the list of movies {list_of_movies}; get both anew.")
-        try:
-            texts.append(content.decode())
-        except UnicodeDecodeError as error:
-            raise UserError(f"{source}: {name} is not UTF-8 text; get it anew.") from error
+        texts.append(content.decode(errors="replace"))
         labels.append(LABELS[kind])
         movies.append(urls[list_of_movies][number].rstrip(b"/").removesuffix(b"/usercomments"))
         test.append(part == "test")

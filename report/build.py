@@ -25,7 +25,7 @@ MAX_PAGES = 6
 
 
 def read_results(folder):
-    """What the report is drawn from: those of RESULTS that are in `folder`, as one JSON text."""
+    """Return what the report is drawn from: those of RESULTS that are in `folder`, as one JSON text."""
     results = {}
     for name in RESULTS:
         path = Path(folder, f"{name}.json")
@@ -38,7 +38,7 @@ def read_results(folder):
 
 
 def read_author(path):
-    """Name, cse username and ID for the cover line."""
+    """Return name, cse username and ID for the cover line."""
     try:
         author = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         return {key: author[key] for key in AUTHOR}
@@ -47,12 +47,12 @@ def read_author(path):
 
 
 def digest(template, results):
-    """SHA-256 of all that determines the report but the author."""
+    """Return the SHA-256 of all that determines the report but the author."""
     return hashlib.sha256(Path(template).read_bytes() + results.encode()).hexdigest()
 
 
 def render(template, results, author):
-    """The report as the bytes of a PDF; refuses (UserError) one of more than MAX_PAGES."""
+    """Return the report as the bytes of a PDF; refuse (UserError) one of more than MAX_PAGES."""
     inputs = {"results": results, "author": json.dumps(author), "digest": digest(template, results)}
     try:
         pdf = typst.compile(str(template), sys_inputs=inputs, ignore_system_fonts=True)
@@ -66,7 +66,7 @@ def render(template, results, author):
 
 
 def built_from(pdf):
-    """The `digest` that a PDF of this program was built from; None for any other file."""
+    """Return the `digest` that a PDF of this program was built from; None for any other file."""
     try:
         return (pypdf.PdfReader(pdf).metadata or {}).get("/Keywords")
     except (OSError, pypdf.errors.PyPdfError):

@@ -1,4 +1,4 @@
-"""Fixtures of several test files: one thread, toy data, the command line, a server."""
+"""Fixtures of several test files: one thread, toy data, the command line, a server; and the option --models."""
 
 import os
 import sys
@@ -10,9 +10,28 @@ import pytest
 
 import sentiment_analysis
 from helpers import archive
-from helpers.cli import run_command
+from helpers.cli import UserError, run_command
 from helpers.reviews import read_reviews
+from tests.diagnose import load
 from tests.toy import Server, write_archive_folder, write_tar
+
+
+def pytest_addoption(parser):
+    parser.addoption("--models", metavar="PATH", help="run the exercise's part of tests/test_models.py on this file")
+
+
+def pytest_configure(config):
+    if config.option.models:
+        try:
+            load(config.option.models)  # from here on, `import models` gives the solution
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.models:
+        config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("exercise")])
+        items[:] = [item for item in items if item.get_closest_marker("exercise")]
 
 
 @pytest.fixture
@@ -39,12 +58,12 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """A function that runs the command line in this process: exit code, standard output, standard error."""
-    def call(*options):
-        monkeypatch.setattr(sys, "argv", ["sentiment_analysis.py", *map(str, options)])
+    """A function that runs a script's command line in this process: exit code, standard output, standard error."""
+    def call(*options, main=sentiment_analysis.main):
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, options)])
         capsys.readouterr()
         try:
-            run_command(sentiment_analysis.main)
+            run_command(main)
             code = 0
         except SystemExit as stop:
             code = stop.code

@@ -19,7 +19,8 @@ def attention_in_loops(x, w_q, w_k, w_v, mask):
     y = []
     for t in range(T):
         scores = [sum(q[t][i] * k[s][i] for i in range(d)) / math.sqrt(d) for s in range(T)]
-        exps = [math.exp(scores[s]) if mask[s] else 0.0 for s in range(T)]
+        top = max(scores)  # subtracted, or exp would overflow; the quotients stay the same
+        exps = [math.exp(scores[s] - top) if mask[s] else 0.0 for s in range(T)]
         y.append([sum(exps[s] / sum(exps) * v[s][i] for s in range(T)) for i in range(d)])
     return y
 

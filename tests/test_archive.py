@@ -1,18 +1,18 @@
-"""The reviews in any packing and any folder: the same reviews are read, and other files do not matter."""
+"""Where the reviews are and what is read: any packing and any folder gives the same; damage is refused."""
 
-import io
-import os
+import hashlib
 import re
 import shutil
 import tarfile
 import zipfile
+from unittest.mock import Mock
 
 import pytest
 
 from helpers import archive
-from helpers.archive import content_digest, find_source, read_files
-from helpers.cli import UserError
-from helpers.reviews import LABELLED, load_reviews
+from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_source, read_files
+from helpers.cli import Unreachable, UserError
+from helpers.reviews import LABELLED
 
 JUNK = ["train/pos/._0_9.txt", "train/pos/.DS_Store", "test/neg/Thumbs.db", "train/pos/0_9 (1).txt",
         "train/pos/notes.txt", "train/neg/desktop.ini", "train/pos/0_9.txt.bak", "train/more/0_9.txt"]
@@ -27,14 +27,9 @@ def pack(folder, path, root, kind):
     """Pack an extracted folder with its files under `root`, and return the path."""
     members = [(root + str(file.relative_to(folder)), file) for file in sorted(folder.rglob("*")) if file.is_file()]
     path.parent.mkdir(exist_ok=True)
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            for name, file in members:
-                packed.write(file, name)
-    else:
-        with tarfile.open(path, kind) as packed:
-            for name, file in members:
-                packed.add(file, name)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) if kind == "zip" else tarfile.open(path, kind) as packed:
+        for name, file in members:
+            packed.write(file, name) if kind == "zip" else packed.add(file, name)
     return path
 
 
@@ -55,80 +50,87 @@ def test_files_that_a_system_added_are_ignored(toy_folder, files, tmp_path, kind
         (toy_folder / name).write_bytes(b"\0\xff junk")
     source = toy_folder if kind == "folder" else pack(toy_folder, tmp_path / "packed" / "aclImdb", "__MACOSX/x/", kind)
     assert read_files(source, LABELLED) == files
-    assert load_reviews(source, tmp_path / "cache", digest=content_digest(files)).digest == content_digest(files)
 
 
 @pytest.mark.parametrize("inner", ["", "aclImdb", "aclImdb/aclImdb"])
-def test_folder_itself_its_parent_and_a_nested_one(toy_folder, tmp_path, inner):
+def test_folder_itself_its_parent_and_a_nested_one_come_before_an_archive(toy_folder, tmp_path, inner):
     place = tmp_path / "place"
-    (place / inner).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(toy_folder, place / inner, dirs_exist_ok=True)
+    shutil.copytree(toy_folder, place / inner)
+    pack(toy_folder, place / "aclImdb.zip", "", "zip")
     assert find_source(place) == place / inner
 
 
-def test_archive_that_is_named_but_missing_is_refused(tmp_path):
+def test_archive_is_downloaded_and_verified(toy_archive, server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    content = toy_archive.read_bytes()
+    server.files["/aclImdb_v1.tar.gz"] = content
+    monkeypatch.setattr(archive, "ARCHIVE_URL", server.url + "/aclImdb_v1.tar.gz")
+    with pytest.raises(UserError):
+        find_source()
+    assert not list((tmp_path / ".data").iterdir())
+    monkeypatch.setattr(archive, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
+    for _ in range(2):
+        assert find_source().read_bytes() == content
+    assert len(server.asked) == 2
     with pytest.raises(UserError, match="is not there"):
         find_source(tmp_path / "imdb.tar.gz")
-    assert not list(tmp_path.iterdir())
+    assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("damage", ["encrypted", "huge", "other"])
-def test_zip_that_cannot_be_read_is_refused(toy_folder, tmp_path, monkeypatch, damage):
-    path = pack(toy_folder, tmp_path / "packed" / "aclImdb.zip", "", "zip")
-    content = bytearray(path.read_bytes())
-    if damage == "encrypted":
-        for place in re.finditer(b"PK\x01\x02", content):
-            content[place.start() + 8] |= 1
-    elif damage == "huge":
-        monkeypatch.setattr(archive, "LONGEST_FILE", 30)
-    else:
-        content[100:400] = bytes(300)
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="damaged, or not an archive"):
-        read_files(path, LABELLED)
+def test_sample_serves_where_it_is_wanted_or_nothing_else_is_there(monkeypatch, tmp_path, capsys, server):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(archive, "ARCHIVE_URL", server.url)
+    assert choose_source(None, sample=True) == choose_source(None, sample=False) == SAMPLE_DIR
+    assert capsys.readouterr().out.count("SAMPLE") == 2
+    assert (expected_digest(SAMPLE_DIR), expected_digest(tmp_path)) == (None, archive.CONTENT_SHA256)
+    with pytest.raises(Unreachable, match="elsewhere"):
+        choose_source(tmp_path / "elsewhere", sample=False)
+    monkeypatch.setattr(archive, "SAMPLE_DIR", tmp_path / "sample_reviews")
+    for sample, message in ((True, "sample_reviews"), (False, server.url)):
+        with pytest.raises(UserError, match=message):
+            choose_source(None, sample)
 
 
-@pytest.mark.parametrize("headers", [{"GNU.sparse.size": "1", "GNU.sparse.map": "a,b"},
-                                     {"GNU.sparse.size": "x", "GNU.sparse.map": "1,2"}])
-def test_tar_with_malformed_headers_is_refused(tmp_path, headers):
-    """tarfile raises a bare ValueError for these."""
+# Damage
+
+
+def encrypted(content):
+    content = bytearray(content)
+    for place in re.finditer(b"PK\x01\x02", content):
+        content[place.start() + 8] |= 1
+    return content
+
+
+def header(size=3, kind=tarfile.REGTYPE, **pax_headers):
+    """Return a function that gives a tar of one review's header."""
     member = tarfile.TarInfo("train/pos/0_9.txt")
-    member.size, member.pax_headers = 3, headers
-    path = tmp_path / "aclImdb.tar"
-    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as packed:
-        packed.addfile(member, io.BytesIO(b"abc"))
-    with pytest.raises(UserError, match="damaged, or not an archive"):
+    member.size, member.type, member.pax_headers = size, kind, pax_headers
+    return lambda content: member.tobuf(tarfile.PAX_FORMAT if pax_headers else tarfile.GNU_FORMAT) + bytes(1024)
+
+
+@pytest.mark.parametrize(("kind", "damage"), [
+    ("zip", encrypted), ("zip", lambda content: content[:100] + bytes(300) + content[400:]),
+    ("w:gz", lambda content: content[:3000] + bytes(10) + content[3010:]),
+    ("w:gz", lambda content: content[:-8] + bytes(8)),  # the checksum alone
+    *(("w:gz", lambda content, share=share: content[:int(share * len(content))]) for share in (0.1, 0.5, 0.9, 0.99)),
+    *(("w:gz", lambda content, other=other: other)
+      for other in (b"", b"<html><title>404 Not Found</title></html>", b"\x1f\x8b" + b"\0" * 600)),
+    ("w:", header(**{"GNU.sparse.size": "1", "GNU.sparse.map": "a,b"})),
+    ("w:", header(**{"GNU.sparse.size": "x", "GNU.sparse.map": "1,2"})),
+    *(("w:", header(2**60, kind)) for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE))])
+def test_archive_that_cannot_be_read_is_refused(toy_folder, tmp_path, kind, damage):
+    path = pack(toy_folder, tmp_path / "packed" / "aclImdb", "", kind)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=f"^{path} is damaged, or not an archive .*[^\n]*$"):
         read_files(path, LABELLED)
 
 
-# The cache is keyed on what is read
-
-
-def test_linked_folder_that_is_altered_is_read_anew(toy_folder, tmp_path):
-    """Behind a link to a folder too: another text of the same length, with the old time set back."""
-    outside = tmp_path / "outside"
-    shutil.move(toy_folder / "train", outside)
-    (toy_folder / "train").symlink_to(outside)
-    first = load_reviews(toy_folder, tmp_path / "cache")
-    path = next((outside / "pos").iterdir())
-    before = path.stat()
-    path.write_text(path.read_text(encoding="utf-8").replace("e", "x"), encoding="utf-8")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    altered = load_reviews(toy_folder, tmp_path / "cache")
-    assert altered.digest != first.digest
-    with pytest.raises(UserError, match="unaltered"):
-        load_reviews(toy_folder, tmp_path / "cache", digest=first.digest)
-
-
-def test_cache_does_not_depend_on_where_the_data_lie(toy_folder, tmp_path, monkeypatch):
-    load_reviews(toy_folder, tmp_path / "cache")
-    moved = shutil.move(toy_folder, tmp_path / "elsewhere")
-    monkeypatch.setattr("helpers.reviews.read_reviews", None)  # must not be called again
-    load_reviews(moved, tmp_path / "cache")
-
-
-def test_other_files_do_not_make_the_cache_anew(toy_folder, tmp_path, monkeypatch):
-    load_reviews(toy_folder, tmp_path / "cache")
-    (toy_folder / "train" / "pos" / ".DS_Store").write_bytes(b"junk")
-    monkeypatch.setattr("helpers.reviews.read_reviews", None)
-    load_reviews(toy_folder, tmp_path / "cache")
+def test_archive_of_too_much_is_refused_unread(monkeypatch, tmp_path):
+    """Files that nobody wants count too: to go past them, they are unpacked."""
+    read = Mock(return_value=b"text")
+    members = [("train/pos/0_9.txt", 400_000, read), ("other", 400_000, None), ("train/pos/1_9.txt", 200_001, read)]
+    monkeypatch.setattr(archive, "LARGEST", 10**6)
+    monkeypatch.setattr(archive, "archive_members", Mock(return_value=members))
+    with pytest.raises(UserError, match="more than 1,000,000 bytes"):
+        read_files(tmp_path / "bomb", LABELLED)
+    assert read.call_count == 1

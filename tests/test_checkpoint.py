@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import resource
@@ -20,14 +19,14 @@ from helpers import archive, reviews
 from helpers.checkpoint import Checkpoint
 from helpers.cli import UserError, run_command
 from helpers.files import read_torch, write_torch
-from tests.toy import train_toy, without_times, write_archive_folder
+from tests.toy import read_json, train_toy, without_times, write_archive_folder
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not outlive a fork")
 
 
 def metrics_of(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["loss.png", "metrics.json", "model.pt"]
-    return without_times(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    return without_times(read_json(folder / "metrics.json"))
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(train, interrupted, capsys, o
     assert sum(line.startswith("epoch") for line in out.splitlines()) == 1
     assert again == metrics
     assert all(tensor.equal(same_state[name]) for name, tensor in state.items())
-    assert json.loads(path.with_name("metrics.json").read_text())["seconds"] > 1e6, "those of all parts"
+    assert read_json(path.with_name("metrics.json"))["seconds"] > 1e6, "those of all parts"
 
 
 def test_every_generator_of_random_numbers_goes_on(tmp_path):

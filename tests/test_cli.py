@@ -1,26 +1,20 @@
 """How a command ends, and how it reads its options."""
 
 import errno
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from helpers import cli
 
 SENTENCE = "the archive is damaged; delete it."
-STOPPED = "stopped by Ctrl-C; nothing was left half-written."
 
 
 @pytest.mark.parametrize(("error", "code", "expected"), [
     (None, 0, ""),
     (cli.UserError(SENTENCE), 2, SENTENCE),
     (cli.Unreachable(SENTENCE), 2, SENTENCE),
-    (KeyboardInterrupt(), 130, STOPPED),
+    (KeyboardInterrupt(), 130, "stopped by Ctrl-C; nothing was left half-written."),
     (OSError("odd"), 2, "a file: odd; mend that and run again."),
     (OSError(errno.ENOSPC, "No space left"), 2, "a file: No space left; mend that and run again."),
     (OSError(errno.EROFS, "Read-only disk", "model.pt"), 2, "model.pt: Read-only disk; mend that and run again."),
@@ -43,21 +37,6 @@ def test_bug_keeps_its_traceback():
     """Only what the user can mend is put into a sentence."""
     with pytest.raises(ZeroDivisionError):
         cli.run_command(lambda: 1 / 0)
-
-
-def test_ctrl_c_as_the_shell_sees_it(tmp_path):
-    code = ("import time\nfrom helpers.cli import run_command\nfrom helpers.files import whole_file\n"
-            "def main():\n    with whole_file('result.txt') as temporary:\n        temporary.write_text('half')\n"
-            "        print('writing', flush=True)\n        time.sleep(60)\nrun_command(main)")
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # it may be ignored
-    assert process.stdout.readline() == "writing\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", f"error: {STOPPED}\n")
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("kind", "text", "expected"), [

@@ -1,6 +1,5 @@
 """`evaluate` and its metrics, beside plain counts on one review at a time."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import torch
 from helpers import evaluate
 from models import MyTransformer
 from sentiment_analysis import REQUIRED, load_imdb_data
-from tests.toy import QUICK
+from tests.toy import QUICK, read_json
 
 
 def test_metrics_are_plain_counts():
@@ -41,6 +40,6 @@ def test_presets_learn_and_evaluate_prints_the_lines_of_the_training(call, data,
     *_, test, confusion, _ = out.splitlines()
     assert (code, test[:15]) == (0, "IMDB test loss ")
     assert call("evaluate", "--run", tmp_path / preset, *where) == (0, f"{test}\n{confusion}\n", "")
-    metrics = json.loads((tmp_path / preset / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(tmp_path / preset / "metrics.json")
     assert (metrics["settings"]["ngrams"], metrics["settings"]["channels"] > 0) == (ngrams, ngrams is not None)
     assert metrics["test"]["accuracy"] > 0.9

@@ -13,10 +13,14 @@ from torch.nn import functional as F
 from torchtext.vocab import Vocab
 
 import models
-from models import MyLayerNorm, MySelfAttention, MyTransformer, MyTransformerBlock
+from models import MyLayerNorm, MySelfAttention
+from tests.diagnose import describe
+from tests.judge import build, judge
 from tests.loops import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
+from tests.mistakes import ATTENTION, NORM
 
 SOURCE = Path(models.__file__)
+exercise = pytest.mark.exercise
 WHOLE = torch.ones_like(MASK)
 CASES = [(shape, torch.ones(shape[:2], dtype=torch.bool)) for shape in SHAPES] + [((3, 5, 4), MASK)]
 
@@ -37,7 +41,7 @@ def same(actual, expected, tolerance=1e-12):
 
 def random_block(T, d, dropout=0.1):
     """Return a MyTransformerBlock in float64 and evaluation mode whose parameters differ everywhere."""
-    block = MyTransformerBlock(T, d, dropout).double().eval()
+    block = models.MyTransformerBlock(T, d, dropout).double().eval()
     for parameter in block.parameters():
         nn.init.normal_(parameter)
     return block
@@ -52,7 +56,7 @@ def make_vocab(words=12, d=6):
 
 def make_network(**options):
     """Return a small MyTransformer in evaluation mode whose gammas and betas differ everywhere."""
-    network = MyTransformer(make_vocab(), **{"max_len": 9, "num_of_blocks": 2} | options)
+    network = models.MyTransformer(make_vocab(), **{"max_len": 9, "num_of_blocks": 2} | options)
     for name, parameter in network.named_parameters():
         if name.endswith(("gamma", "beta")):
             nn.init.normal_(parameter, mean=1)
@@ -85,6 +89,13 @@ def pytorch_block(block, x):
 
 
 # The formulas, in float64
+
+
+@exercise
+@pytest.mark.parametrize("name", [ATTENTION, NORM])
+def test_layer_is_the_formula_whatever_its_weights_are_called(name):
+    verdict = judge(name, getattr(models, name))
+    assert verdict["right"], "\n".join(describe(name, verdict))
 
 
 @pytest.mark.parametrize(("shape", "mask"), CASES)
@@ -152,19 +163,44 @@ def test_norm_far_from_zero_keeps_its_digits():
         same(norm(x, mask)[mask].double(), norm_oracle(norm, x.double(), mask)[mask], 1e-3)
 
 
-@pytest.fixture(params=["attention", "norm", "block"])
+@pytest.fixture
 def layer(request):
+    """Return a layer whose parameters differ everywhere, in float64 but for a solution that knows float32 alone."""
     torch.manual_seed(1)
-    return {"attention": MySelfAttention(4).double(), "norm": random_norm(5, 4),
-            "block": random_block(5, 4)}[request.param]
+    if request.param == "block":
+        return random_block(5, 4)
+    layer = build(request.param, getattr(models, request.param), 5, 4).double()
+    for parameter in layer.parameters():
+        if parameter.numel() > 1:
+            nn.init.normal_(parameter, mean=request.param == NORM)
+    try:
+        layer(draw(1, 5, 4))
+    except (RuntimeError, AssertionError):
+        layer.float()
+    return layer
 
 
+LAYERS = pytest.mark.parametrize("layer", [ATTENTION, NORM, "block"], indirect=True)
+LAYERS_AND_MASKS = pytest.mark.parametrize(("layer", "mask"), [
+    *(pytest.param(name, None, marks=exercise, id=f"{name}-whole") for name in (ATTENTION, NORM)),
+    pytest.param("block", None, id="block-whole"),
+    *(pytest.param(name, MASK, id=f"{name}-masked") for name in (ATTENTION, NORM, "block"))], indirect=["layer"])
+
+
+def call(layer, x, mask):
+    """Return the layer's result; other people's know no masks."""
+    x = x.to(next(layer.parameters()).dtype)
+    return layer(x) if mask is None else layer(x, mask)
+
+
+@LAYERS
 def test_masked_result_is_that_of_the_unpadded_sentence(layer):
     x = draw(1, 3, 4)
     padded = torch.cat([x, torch.full((1, 2, 4), 1e3, dtype=torch.float64)], dim=1)
     same(layer(padded, torch.tensor([[True] * 3 + [False] * 2]))[:, :3], layer(x))
 
 
+@LAYERS
 def test_a_review_of_padding_alone_is_finite(layer):
     x = draw(2, 5, 4).requires_grad_()
     y = layer(x, torch.tensor([[False] * 5, [True] * 5]))
@@ -172,38 +208,45 @@ def test_a_review_of_padding_alone_is_finite(layer):
     assert all(numbers.isfinite().all() for numbers in (y, *gradients))
 
 
+@LAYERS_AND_MASKS
+def test_reviews_do_not_see_each_other(layer, mask):
+    x = draw(3, 5, 4)
+    for b in range(3):
+        same(call(layer, x, mask)[b:b + 1], call(layer, x[b:b + 1], None if mask is None else mask[b:b + 1]), 1e-6)
+
+
+@LAYERS_AND_MASKS
+def test_input_may_be_non_contiguous_and_stays_as_it_was(layer, mask):
+    x = draw(4, 3, 5).to(next(layer.parameters()).dtype).permute(1, 2, 0)
+    assert not x.is_contiguous()
+    before, mask_before = x.clone(memory_format=torch.contiguous_format), MASK.clone()
+    same(call(layer, x, mask), call(layer, before, mask), 1e-6)
+    assert x.equal(before)
+    assert mask_before.equal(MASK)
+
+
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
-class TestEachLayer:
-    def test_reviews_do_not_see_each_other(self, layer, mask):
-        x = draw(3, 5, 4)
-        for b in range(3):
-            same(layer(x, mask)[b:b + 1], layer(x[b:b + 1], None if mask is None else mask[b:b + 1]))
+@LAYERS
+def test_gradients(layer, mask):
+    """The gradients of input and parameters are those that finite differences give."""
+    names, parameters = zip(*layer.named_parameters(), strict=True)
 
-    def test_input_may_be_non_contiguous_and_stays_as_it_was(self, layer, mask):
-        x = draw(4, 3, 5).permute(1, 2, 0)
-        assert not x.is_contiguous()
-        before, mask_before = x.clone(memory_format=torch.contiguous_format), MASK.clone()
-        same(layer(x, mask), layer(before, mask))
-        assert x.equal(before)
-        assert mask_before.equal(MASK)
+    def forward(x, *parameters):
+        y = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, mask))
+        return y if mask is None else y[mask]
 
-    def test_gradients(self, layer, mask):
-        """The gradients of input and parameters are those that finite differences give."""
-        names, parameters = zip(*layer.named_parameters(), strict=True)
+    assert torch.autograd.gradcheck(forward, (draw(3, 5, 4).requires_grad_(), *parameters), fast_mode=True)
 
-        def forward(x, *parameters):
-            y = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, mask))
-            return y if mask is None else y[mask]
 
-        assert torch.autograd.gradcheck(forward, (draw(3, 5, 4).requires_grad_(), *parameters), fast_mode=True)
-
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
-    def test_keeps_the_type_of_numbers(self, layer, mask, dtype, tolerance):
-        x, real = draw(3, 5, 4).to(dtype), WHOLE if mask is None else mask
-        y = layer.to(dtype)(x, mask)
-        expected = layer.double()(x.double(), mask)[real]
-        assert y.dtype == dtype
-        assert (y[real].double() - expected).abs().max() / expected.abs().max() < tolerance
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+@LAYERS
+def test_keeps_the_type_of_numbers(layer, mask, dtype, tolerance):
+    x, real = draw(3, 5, 4).to(dtype), WHOLE if mask is None else mask
+    y = layer.to(dtype)(x, mask)
+    expected = layer.double()(x.double(), mask)[real]
+    assert y.dtype == dtype
+    assert (y[real].double() - expected).abs().max() / expected.abs().max() < tolerance
 
 
 # The source
@@ -246,8 +289,9 @@ def test_dropout_stands_between_attention_and_residual():
 def test_dropout_is_a_tenth_unless_asked_otherwise():
     def probabilities(module):
         return {m.p for m in module.modules() if isinstance(m, nn.Dropout) and m.p}
-    assert probabilities(MyTransformerBlock(5, 4)) == probabilities(MyTransformer(make_vocab(), 9, 1)) == {0.1}
-    assert probabilities(MyTransformer(make_vocab(), 9, 1, dropout=0.3)) == {0.3}
+    assert probabilities(models.MyTransformerBlock(5, 4)) == {0.1}
+    assert probabilities(models.MyTransformer(make_vocab(), 9, 1)) == {0.1}
+    assert probabilities(models.MyTransformer(make_vocab(), 9, 1, dropout=0.3)) == {0.3}
 
 
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"dropout": 0.0, "input_dropout": 0.5}])
@@ -309,7 +353,7 @@ def test_review_of_padding_alone_has_finite_logit_and_gradients():
 def test_freeze_decides_whether_word_vectors_are_trained(freeze):
     vocab = make_vocab()
     before = vocab.vectors.clone()
-    network = MyTransformer(vocab, 9, 1, freeze=freeze)
+    network = models.MyTransformer(vocab, 9, 1, freeze=freeze)
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=0.1)
     network(pad([[2, 3], [4, 5, 6]], 4)).sum().backward()
     optimizer.step()
@@ -327,7 +371,7 @@ def test_the_skeletons_training_code_lowers_the_loss(num_of_blocks):
         row[i % len(row)] = 2 + i % 2
     targets = torch.tensor([1.0 - i % 2 for i in range(64)])
     train_loader = list(zip(pad(rows, 9).split(16), targets.split(16), strict=True))
-    model = MyTransformer(make_vocab(), 9, num_of_blocks)
+    model = models.MyTransformer(make_vocab(), 9, num_of_blocks)
     criterion = nn.BCEWithLogitsLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []

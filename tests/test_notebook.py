@@ -22,7 +22,7 @@ def outputs(cell):
 @pytest.mark.skipif(not (ROOT / "sample_reviews").exists(), reason="no sample_reviews/")
 def test_every_cell_runs_on_the_sample(tmp_path, monkeypatch):
     """In a folder like a clone of the project, to which runs may be written."""
-    for name in [*(path.name for path in ROOT.glob("*.py")), "helpers", "sample_reviews", "pretrained"]:
+    for name in [*(path.name for path in ROOT.glob("*.py")), "helpers", "tests", "sample_reviews", "pretrained"]:
         (tmp_path / name).symlink_to(ROOT / name)
     for name, value in {"SAMPLE": "1", "TQDM_DISABLE": "1", "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1",
                         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}.items():
@@ -31,13 +31,14 @@ def test_every_cell_runs_on_the_sample(tmp_path, monkeypatch):
     nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": tmp_path}}).execute()
     shown = [outputs(cell) for cell in notebook.cells if cell.cell_type == "code"]
     assert "error: " not in "".join(text for text, _ in shown)
-    _, training, plot, accuracy, predictions, explanation, sentences = shown
+    _, training, plot, accuracy, predictions, explanation, sentences, layers = shown
     assert "SAMPLE test loss" in training[0]
     assert "'accuracy': 0." in accuracy[0]
     labels = [line.split()[0] for line in predictions[0].splitlines() if "%" in line]
     assert (len(labels), labels[:2]) == (3, ["positive", "negative"])
     assert plot[1] == explanation[1] == ["image/png"]
     assert len([line for line in sentences[0].splitlines() if line.startswith("This film")]) == 5
+    assert layers[0].count("right: equal to the loops") == 2
     assert (tmp_path / "runs" / "notebook" / "model.pt").exists()
 
 

@@ -3,17 +3,14 @@
 import io
 import json
 import re
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-import sentiment_analysis
 from helpers import tables
-from tests.toy import refused, train_toy
+from tests.toy import ROOT, refused, run_python, train_toy
 
 TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />AWFUL!", "the the the film"]
 
@@ -48,7 +45,8 @@ def test_one_aligned_line_a_text_wherever_the_texts_stand(ask, tmp_path):
     assert [line.index("%") for line in out.splitlines()] == [15] * 3
     (tmp_path / "texts").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(TEXTS).encode() + b"\n")
     assert ask("--file", tmp_path / "texts") == (0, out, "")
-    assert ask(stdin="\n".join(TEXTS).encode()) == (0, out, "")
+    for options in ([], ["--file", "-"]):
+        assert ask(*options, stdin="\n".join(TEXTS).encode()) == (0, out, "")
 
 
 def test_json_holds_text_label_and_probability(ask):
@@ -118,11 +116,10 @@ def test_terminal_is_not_waited_for(call, monkeypatch, stdin):
 
 def test_whole_command_from_any_folder(tmp_path):
     """The network that comes with the project answers, and what the answer does not need is not imported."""
-    script = Path(sentiment_analysis.__file__)
-    process = subprocess.run([sys.executable, "-X", "importtime", script, "predict", "A superb film."], cwd=tmp_path,
-                             capture_output=True, text=True)
-    assert re.fullmatch(r"positive   \d\d\.\d%  A superb film\.\n", process.stdout)
-    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+    _, out, err = run_python("-X", "importtime", ROOT / "sentiment_analysis.py", "predict", "A superb film.",
+                             cwd=tmp_path)
+    assert re.fullmatch(r"positive   \d\d\.\d%  A superb film\.\n", out)
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
     assert {"torch", "spacy"} <= imported
     assert not imported & {"matplotlib", "sklearn", "transformers"}
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,5 @@
 """`predict` on the files that people have: CSV and TSV with labels or without, and the table that it writes."""
 
-import io
 import json
 import os
 import subprocess
@@ -10,12 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import sentiment_analysis
 from helpers import predict
-from tests.toy import refused
+from tests.toy import ROOT, refused, run_python
 
 TEXTS = ["A superb film.\nI loved it, all of it!", "Boring, \"awful\" and dreadful", "Wonderful"]
-ROOT = Path(sentiment_analysis.__file__).parent
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -101,12 +98,6 @@ def test_table_that_is_none_or_not_clear_is_refused(call, tmp_path, content, opt
     assert words in refused(*call("predict", "--file", path, *options))
 
 
-def test_dash_is_standard_input(call, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"superb\nawful\n")))
-    code, out, _ = call("predict", "--file", "-")
-    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["positive", "negative"])
-
-
 @pytest.mark.parametrize(("text", "share"), [
     ("Фильм ужасный.", 0), ("🎬 !!! 10/10", 0), ("A film, Фильм ужасный!", 0.5), ("A fine film.", 1),
     ("Quel film ennuyeux, vraiment.", None)])
@@ -142,9 +133,8 @@ def test_reader_that_goes_away_ends_the_command_in_silence():
     assert (code, out.count("\n"), err) == (141, 1, "")
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_file_of_a_command_says_where_the_command_is(command):
     for way in (["-m", f"helpers.{command}"], [f"helpers/{command}.py"]):
-        done = subprocess.run([sys.executable, *way, "a film"], capture_output=True, text=True, cwd=ROOT)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-        assert "python sentiment_analysis.py" in done.stderr
+        code, out, err = run_python(*way, "a film")
+        assert (code, out, err.count("\n"), "python sentiment_analysis.py" in err) == (1, "", 1, True)

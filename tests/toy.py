@@ -1,12 +1,19 @@
-"""Small data in the archive's own layout, small runs, a server, and what all refusals have in common."""
+"""Small data in the archive's own layout, small runs, processes, a server, and what all refusals have in common."""
 
+import hashlib
+import json
+import os
 import random
+import subprocess
+import sys
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import sentiment_analysis
 
+ROOT = Path(sentiment_analysis.__file__).parent
 GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
 BAD = ["dreadful", "boring", "awful", "clumsy", "tedious", "hollow"]
 PLAIN = ["the", "film", "was", "a", "story", "of", "two", "friends", "in", "town", ",", "and", "it", "is", "long", "."]
@@ -48,6 +55,17 @@ def train_toy(data, runs, name, *options):
     return runs / name
 
 
+def run_python(*arguments, cwd=ROOT, **environment):
+    """Run Python in a process of its own; return its exit code, standard output and standard error."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=250,
+                          env=os.environ | environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def refused(code, out, err):
     """Check that a command ended in one sentence, and return it."""
     assert code == 2
@@ -66,10 +84,13 @@ def without_times(metrics):
 
 
 class Server:
-    """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path."""
+    """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path.
+
+    It sends `headers` along, and breaks off half-way if it `breaks`.
+    """
 
     def __init__(self):
-        self.files, self.asked = {}, []
+        self.files, self.asked, self.headers, self.breaks = {}, [], {}, False
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -78,9 +99,14 @@ class Server:
                 body = server.files.get(self.path)
                 self.send_response(404 if body is None else 200)
                 body = b"<html>Not Found</html>" if body is None else body
-                self.send_header("Content-Length", str(len(body)))
+                etag = f'"{hashlib.sha256(body).hexdigest()}"'
+                for key, value in {"Content-Length": len(body), "ETag": etag, **server.headers}.items():
+                    self.send_header(key, str(value))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command == "GET":
+                    self.wfile.write(body[:len(body) // 2] if server.breaks else body)
+
+            do_HEAD = do_GET
 
             def log_message(self, *args):
                 pass

@@ -22,10 +22,10 @@ from mingpt.utils import set_seed
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from helpers.archive import find_source, read_files
 from helpers.batches import split_by_movie
 from helpers.files import whole_file, write_text
 from helpers.gpt2 import TRANSPOSED
-from helpers.reviews import find_source, read_files
 
 HERE = Path(__file__).parent
 END = "<|endoftext|>"
@@ -73,15 +73,15 @@ class Windows(torch.utils.data.Dataset):
 
 
 def read_texts(data_dir):
-    """Training and validation texts; the films of the validation texts (1 %) are in no training text."""
-    reviews = read_files(find_source(data_dir), ["train/neg", "train/pos", "train/unsup"])
-    movies = {}
+    """Return training and validation texts; the films of the validation texts (1 %) are in no training text."""
+    reviews = read_files(find_source(data_dir), {"train/neg", "train/pos", "train/unsup"})
+    urls = {name: reviews.pop(name).splitlines() for name in list(reviews) if "/urls_" in name}
+    names, movies = list(reviews), {}
     numbers = []
-    names = [name for name in reviews if "urls_" not in name]
     for name in names:
-        folder, _, file = name.rpartition("/")
-        urls = reviews[f"{folder.replace('/', '/urls_')}.txt"].decode().splitlines()
-        numbers.append(movies.setdefault(urls[int(file.partition("_")[0])], len(movies)))
+        part, kind, file = name.split("/")
+        url = urls[f"{part}/urls_{kind}.txt"][int(file.partition("_")[0])]
+        numbers.append(movies.setdefault(url, len(movies)))
     held_out = split_by_movie(np.array(numbers), share=0.01)
     texts = [" ".join(reviews[name].decode().replace("<br />", " ").split()) for name in names]
     order = np.random.permutation(len(texts))
@@ -89,14 +89,14 @@ def read_texts(data_dir):
 
 
 def encode(tokenizer, texts):
-    """All texts one after the other, each ended by <|endoftext|>, as an array of ids."""
+    """Return the ids of all texts one after the other, each ended by <|endoftext|>."""
     end = tokenizer.token_to_id(END)
     return np.concatenate([[*encoding.ids, end] for encoding in tokenizer.encode_batch(texts)]).astype(np.uint16)
 
 
 @torch.no_grad()
 def validation_loss(model, ids, block_size):
-    """Mean cross-entropy in nats a token over windows that follow one another."""
+    """Return the mean cross-entropy in nats a token over windows that follow one another."""
     model.eval()
     rows = (len(ids) - 1) // block_size
     x = torch.from_numpy(ids[:rows * block_size].astype(np.int64)).reshape(rows, block_size)
@@ -107,7 +107,7 @@ def validation_loss(model, ids, block_size):
 
 
 def save(model, tokenizer):
-    """The network as a Hugging Face GPT-2 folder."""
+    """Write the network as a Hugging Face GPT-2 folder."""
     config = GPT2Config(n_layer=SIZES["n_layer"], n_head=SIZES["n_head"], n_embd=SIZES["n_embd"],
                         vocab_size=SIZES["vocab_size"], n_positions=SIZES["block_size"],
                         bos_token_id=tokenizer.token_to_id(END), eos_token_id=tokenizer.token_to_id(END))
