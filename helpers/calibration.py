@@ -54,7 +54,7 @@ def calibration_error(logits, labels, bins=20):
 
 
 def parts_of(reviews):
-    """Return parts of reviews, cut at random: a dict from the number of tokens to `reviews.Reviews`, "all" among them."""
+    """Return parts of reviews, cut at random: a dict from the number of tokens, or "all", to `reviews.Reviews`."""
     chance = np.random.default_rng(0)
     parts = {str(length): cut_spans(reviews, length, chance) for length in LENGTHS} | {"all": reviews}
     return {length: part for length, part in parts.items() if len(part.labels)}
