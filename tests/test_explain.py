@@ -23,8 +23,8 @@ TEXT = "a wonderful film , but boring"
 @pytest.fixture(scope="module")
 def predictor(data, tmp_path_factory):
     """A network with two blocks and n-gram channels, trained on the toy data."""
-    folder = train_toy(data, tmp_path_factory.mktemp("runs"), "a", "--preset", "bonus", "--epochs", "2", "--lr", "0.001",
-                       "--blocks", "2")
+    options = "--preset", "bonus", "--epochs", "2", "--lr", "0.001", "--blocks", "2"
+    folder = train_toy(data, tmp_path_factory.mktemp("runs"), "a", *options)
     return Predictor.load(folder / "model.pt")
 
 
