@@ -17,7 +17,7 @@ from helpers.reviews import cut_spans
 
 LENGTHS = (5, 10, 20, 50)  # tokens of the parts with which certainty is measured, beside whole reviews
 
-PENALTY = 1e-3  # of a, b and c: a few reviews that are all judged right would make them infinite
+PENALTY = 1e-4  # of a, b and c: a few reviews that are all judged right would make them infinite
 
 
 def powers(lengths):
