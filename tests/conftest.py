@@ -25,7 +25,7 @@ def pytest_configure(config):
         try:
             load(config.option.models)  # from here on, `import models` gives the solution
         except UserError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(f"{config.option.models}: {error}") from None
 
 
 def pytest_collection_modifyitems(config, items):

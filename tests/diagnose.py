@@ -1,123 +1,90 @@
 """Tell whether anybody's MySelfAttention and MyLayerNorm are right, and if not, what the mistake is.
 
-    python -m tests.diagnose path/to/models.py        about 5 seconds; --json for programs
+    python -m tests.diagnose path/to/models.py        about 3 seconds; --json for programs
 
 The exit code is 0 if both are right, 1 if not, and 2 if they cannot be judged. The solution runs in a process of its
-own, in a temporary folder, with limited time and memory, and what it prints is dropped. tests/judge.py judges.
+own, in a temporary folder, with limited time, and what it prints is dropped. tests/judge.py judges.
 """
 
-import ast
-import contextlib
-import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
-import traceback
+import types
 from pathlib import Path
 
 from helpers.cli import Parser, UserError, number, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = "MySelfAttention", "MyLayerNorm"
-MEMORY = 6 << 30  # bytes
 QUIET = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def one_line(error):
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def load(path):
-    """Return the module of a solution, named `models`. Raises UserError if it is none or its import fails."""
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise UserError(f"{path} is a folder; name the .py file in it." if path.is_dir() else f"{path} is not there.")
-    if path.suffix == ".ipynb":
-        raise UserError(f"{path} is a notebook; save the cell with the two classes as a .py file.")
-    try:
-        ast.parse(path.read_bytes(), path.name)
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is not Python: {error}.") from None
-    sys.dont_write_bytecode = True
+    """Return the module of a solution, named `models`. Raises UserError if it cannot be imported or lacks a class."""
+    path, module = Path(path).resolve(), types.ModuleType("models")
+    module.__file__ = str(path)
     sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location("models", path)
-    module = importlib.util.module_from_spec(spec)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules)  # lest they pass for the solution's neighbours
-            if (ROOT / name.partition(".")[0]).exists() or (ROOT / f"{name.partition('.')[0]}.py").exists()}
+    ours = {name: sys.modules.pop(name) for name in [*sys.modules]  # lest they pass for the solution's neighbours
+            if name.partition(".")[0] in ("helpers", "models", "tests")}
     sys.modules["models"] = module
-    options, sys.argv = sys.argv, [str(path)]  # a solution may read options when it is imported
     try:
-        spec.loader.exec_module(module)
-        ours.pop("models", None)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{path} needs {error.name}, which is neither beside it nor installed here.") from None
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except BaseException as error:
-        places = [place.lineno for place in traceback.extract_tb(error.__traceback__) if place.filename == str(path)]
-        raise UserError(f"{path} cannot be imported: line {places[-1] if places else 1} raises {type(error).__name__} "
-                        f"({' '.join(str(error).split())[:200]}).") from None
+        raise UserError(f"it cannot be imported: {one_line(error)}.") from None
     finally:
-        sys.argv = options
-        sys.modules.update(ours)
+        sys.modules.update(ours | {"models": module})
     for name in CLASSES:
         if not isinstance(getattr(module, name, None), type):
-            raise UserError(f"{path} has no class {name}.")
+            raise UserError(f"there is no class {name} in it.")
     return module
 
 
 def work(path, answer):
-    """Judge a solution, in a process of its own; leave in the file `answer` how far that came, and what came of it."""
+    """Judge a solution, in a process of its own, and write the verdicts, or why there are none, to a file."""
     from tests.judge import judge  # torch is for this process alone
 
-    def tell(**news):
-        Path(f"{answer}.new").write_text(json.dumps(news), encoding="utf-8")
-        os.replace(f"{answer}.new", answer)
-
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows; a lower limit
-        import resource
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    tell(stage=f"the import of {path}")
     try:
-        module, verdicts = load(path), {}
-        for name in CLASSES:
-            tell(stage=f"{name} of {path}")
-            verdicts[name] = judge(name, getattr(module, name))
-        tell(verdicts=verdicts)
+        module = load(path)
+        told = {name: judge(name, getattr(module, name)) for name in CLASSES}
     except UserError as error:
-        tell(refused=str(error) if str(path) in str(error) else f"{path}: {error}")
+        told = str(error)
     except Exception as error:
-        tell(refused=f"{path}: {name} cannot be judged: {type(error).__name__}: {' '.join(str(error).split())[:200]}.")
+        told = f"its classes cannot be judged: {one_line(error)}."
+    Path(answer).write_text(json.dumps(told), encoding="utf-8")
     os._exit(0)  # whatever threads the solution has started
 
 
 def ask(path, timeout):
     """Return the verdicts on a solution. Raises UserError if it cannot be judged."""
-    code = "import sys; from tests.diagnose import work; work(*sys.argv[1:])"
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.diagnose import work; "
+            "work(sys.argv.pop(1), sys.argv.pop(1))")  # no options are left for the solution
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         answer = Path(folder, "answer.json")
-        places = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(Path(path).resolve()), str(answer)], cwd=folder, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | QUIET | {"PYTHONPATH": places},
-            start_new_session=True)
         try:
-            ended = f"ended Python (exit code {process.wait(timeout)})"
+            done = subprocess.run([sys.executable, "-c", code, str(Path(path).resolve()), str(answer)], cwd=folder,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                  env=os.environ | QUIET, timeout=timeout)
         except subprocess.TimeoutExpired:
-            ended = f"took more than {timeout:g} seconds (training belongs under if __name__ == \"__main__\")"
-        finally:
-            with contextlib.suppress(ProcessLookupError, AttributeError):  # it has ended; Windows
-                os.killpg(process.pid, signal.SIGKILL)  # and what it has started
-            process.kill()
-            process.wait()
-        told = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else {"stage": f"judging {path}"}
-    if "verdicts" not in told:
-        raise UserError(told.get("refused") or f"{told['stage']} {ended}.")
-    return told["verdicts"]
+            raise UserError(f"{path}: it takes more than {timeout:g} seconds (training belongs under "
+                            "if __name__ == \"__main__\").") from None
+        if not answer.exists():
+            raise UserError(f"{path}: it ended Python (exit code {done.returncode}).")
+        told = json.loads(answer.read_text(encoding="utf-8"))
+    if isinstance(told, str):
+        raise UserError(f"{path}: {told}")
+    return told
 
 
 def describe(name, verdict):
     """Return the lines that a student reads about a class."""
-    codes = (verdict["mistake"] or "").replace("+", ", ")
-    headline = "right but for its biases" if codes == "biases" else f"wrong: {codes or 'no known mistake'}"
+    headline = f"wrong: {(verdict['mistake'] or 'no known mistake').replace('+', ', ')}"
     if verdict["right"]:
         headline = f"right: equal to the loops within {verdict['difference']:.0e}, and so are the gradients"
     lines = [f"{name:<18}{headline}"]

@@ -14,21 +14,23 @@ import torch
 ATTENTION, NORM, BOTH, REST = "MySelfAttention", "MyLayerNorm", "both layers", "mask, block and network"
 
 
-def attention(x, q, k, v, scores="tokens", scale="√d", softmax=2, scale_after=False, causal=False, values="V",
-              residual=False):
-    """Return softmax(Q Kᵀ / √d) V for x (B, T, d) and its q, k and v, or what changes make of it."""
+def attention(x, w_q, w_k, w_v, biases=(0, 0, 0), output=None, scale="√d", scale_after=False, softmax=2, stable=True,
+              causal=False, across_batch=False, values="V", residual=False):
+    """Return softmax(Q Kᵀ / √d) V for x (B, T, d), or what changes make of it; `output` is a fourth matrix and bias."""
     B, T, d = x.shape
+    q, k, v = (x @ w.T + b for w, b in zip((w_q, w_k, w_v), biases, strict=True))
     v = x if values == "x" else v
-    if scores == "batch":
+    if across_batch:
         q, k, v = (tensor.reshape(1, B * T, d) for tensor in (q, k, v))
     root = {"√d": math.sqrt(d), "1": 1, "d": d, "√T": math.sqrt(T), "1/√d": 1 / math.sqrt(d)}[scale]
-    weights = q.transpose(1, 2) @ k if scores == "features" else q @ k.transpose(1, 2)
-    weights = weights if scale_after else weights / root
+    weights = q @ k.transpose(1, 2) / (1 if scale_after else root)
     if causal:
         weights = weights.masked_fill(torch.ones_like(weights, dtype=torch.bool).triu(1), -math.inf)
-    weights = weights if softmax is None else weights.softmax(softmax)
-    weights = weights / root if scale_after else weights
-    y = (v @ weights if scores == "features" else weights @ v).reshape(B, T, d)
+    if softmax is not None:
+        exps = weights.exp()
+        weights = weights.softmax(softmax) if stable else exps / exps.sum(softmax, keepdim=True)
+    y = ((weights / root if scale_after else weights) @ v).reshape(B, T, d)
+    y = y @ output[0].T + output[1] if output else y
     return y + x if residual else y
 
 
@@ -36,9 +38,9 @@ def norm(x, gamma, beta, over=(1, 2), correction=0, eps=1e-8, divisor="√(σ² 
     """Return γ (x - μ) / √(σ² + ε) + β for x (B, T, d), or what changes make of it."""
     mean, var = x.mean(dim=over, keepdim=True), x.var(dim=over, keepdim=True, correction=correction)
     squares = x.square().mean(dim=over, keepdim=True)
-    divisors = {"√(σ² + ε)": (var + eps).sqrt(), "√σ² + ε": var.sqrt() + eps, "√(σ² + ε) + ε": (var + eps).sqrt() + eps,
-                "σ² + ε": var + eps, "√(mean of x² + ε)": (squares + eps).sqrt()}
-    y = (x - mean if centred else x) / divisors[divisor]
+    divide = {"√(σ² + ε)": (var + eps).sqrt(), "√σ² + ε": var.sqrt() + eps, "σ² + ε": var + eps,
+              "√(mean of x² + ε)": (squares + eps).sqrt()}[divisor]
+    y = (x - mean if centred else x) / divide
     return (gamma * y if "γ" in affine else y) + (beta if "β" in affine else 0)
 
 
@@ -88,20 +90,18 @@ MISTAKES = [Mistake(*row) for row in [
     ("scaled-after-softmax", ATTENTION, "softmax(Q Kᵀ) / √d V: the division by √d comes after the softmax", FORMULA_1,
      {"scale_after": True}, {SCALE: "alpha=1", PRODUCT: f"{PRODUCT} / math.sqrt(x.shape[2])"}),
     ("attention-across-batch", ATTENTION, "a token attends to the tokens of all sentences of the batch", SENTENCE,
-     {"scores": "batch"}, {f"return {PRODUCT}": (
+     {"across_batch": True}, {f"return {PRODUCT}": (
          "B, T, d = x.shape\n        mask = None if mask is None else mask.reshape(1, B * T)\n"
          "        weights = self.weights(x.reshape(1, B * T, d), mask)\n"
          "        return (weights @ v.reshape(1, B * T, d)).reshape(B, T, d)")}),
-    *(("attention-over-features", ATTENTION, "V softmax(Qᵀ K / √d): features attend to features", FORMULA_1,
-       {"scores": "features"} | changes, {PRODUCT: (
-           f"v @ F.softmax(self.W_q(x).mT @ self.W_k(x) / math.sqrt(x.shape[2]), dim={dim})")})
-      for dim, changes in [(2, {}), (1, {"softmax": 1})]),
     ("causal", ATTENTION, "a token attends to itself and earlier ones only", SEQUENCE,
      {"causal": True}, {SOFTMAX: "F.softmax(scores + torch.full_like(scores, -1e9).triu(1), dim=2)"}),
     ("values-not-projected", ATTENTION, "softmax(Q Kᵀ / √d) x: the values are x itself", PROJECTIONS,
      {"values": "x"}, {"v = self.W_v(x)": "v = x"}),
     ("residual-inside", ATTENTION, "softmax(Q Kᵀ / √d) V + x: x is added here, and again in the block", FORMULA_1,
      {"residual": True}, {PRODUCT: f"{PRODUCT} + x"}),
+    ("overflow", ATTENTION, "exp(s) / Σ exp(s): large scores s give inf / inf; subtract the largest, as softmax does",
+     TRAINED, {"stable": False}, {SOFTMAX: "scores.exp() / scores.exp().sum(dim=2, keepdim=True)"}),
     ("output-projected", ATTENTION, "softmax(Q Kᵀ / √d) V W_o: a fourth matrix follows", FORMULA_1, None,
      {W_V: f"{W_V}\n        {W_V.replace('_v', '_o')}", PRODUCT: f"self.W_o({PRODUCT})"}),
     ("keys-as-queries", ATTENTION, "softmax(K Qᵀ / √d) V: queries and keys change places", FORMULA_1, None,
@@ -125,8 +125,6 @@ MISTAKES = [Mistake(*row) for row in [
      {"correction": 1}, {f"square().{SUM} / n": f"square().{SUM} / (n - 1)"}),
     ("eps-outside-root", NORM, "γ (x - μ) / (√σ² + ε) + β: ε is added to the root", FORMULA_2,
      {"divisor": "√σ² + ε"}, {ROOT: "(torch.sqrt(var) + self.eps)"}),
-    ("eps-outside-root", NORM, "γ (x - μ) / (√(σ² + ε) + ε) + β: ε is added to the root too", FORMULA_2,
-     {"divisor": "√(σ² + ε) + ε"}, {ROOT: f"({ROOT} + self.eps)"}),
     *(("eps-value", NORM, f"ε = {eps:g}" if eps else "γ (x - μ) / √σ² + β: there is no ε", FORMULA_2,
        {"eps": eps}, {"self.eps = 1e-8": f"self.eps = {eps}"}) for eps in (1e-5, 0, 1e-6, 1e-7, 1e-9, 1e-10, 1e-12)),
     ("no-root", NORM, "γ (x - μ) / (σ² + ε) + β: the variance divides, not its root", FORMULA_2,
@@ -146,13 +144,9 @@ MISTAKES = [Mistake(*row) for row in [
 
     ("loop", BOTH, "a Python loop runs in forward", NO_LOOPS, None,
      {PRODUCT: "torch.stack([one @ other for one, other in zip(self.weights(x, mask), v)])"}),
-    ("built-in", BOTH, "PyTorch's own layer does the work", "both layers are implemented from scratch", None,
-     {SOFTMAX: "F.scaled_dot_product_attention(q, k, torch.eye(x.shape[1]).to(q).expand(x.shape[0], -1, -1), bias)"}),
     ("raises", BOTH, "it raises an error", SENTENCE, None, {"k.transpose(1, 2)": "k.transpose(0, 1)"}),
     ("wrong-shape", BOTH, "it returns something else than a tensor of the shape of x", SENTENCE, None,
      {f"return {PRODUCT}": f"return {PRODUCT}, v"}),
-    ("overflow", BOTH, "large numbers give NaN or infinity, as exp of a large score does", TRAINED, None,
-     {SOFTMAX: "scores.exp() / scores.exp().sum(dim=2, keepdim=True)"}),
     ("gradient", BOTH, "the result is right but not its gradients, as with detach(), .data or item()", TRAINED, None,
      {SOFTMAX: f"{SOFTMAX}.detach()"}),
     ("changes-input", BOTH, "it changes x itself, which the block needs afterwards", TRAINED, None,
@@ -177,11 +171,11 @@ MISTAKES = [Mistake(*row) for row in [
 BY_CODE = {mistake.code: mistake for mistake in reversed(MISTAKES)}  # the first one of each code
 
 
-def combinations(layer, most):
-    """Yield the known mistakes of a layer, fewest first and up to `most` at once, and their changes together."""
+def combinations(layer):
+    """Yield the known mistakes of a layer, none to four at once, and their changes together."""
     known = [mistake for mistake in MISTAKES if mistake.layer == layer and mistake.changes]
-    for number in range(most + 1):
+    for number in range(5):
         for chosen in itertools.combinations(known, number):
             changes = {name: value for mistake in chosen for name, value in mistake.changes.items()}
             if len(changes) == sum(len(mistake.changes) for mistake in chosen):  # no two change the same
-                yield list(chosen), changes
+                yield [*chosen], changes
