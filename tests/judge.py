@@ -31,6 +31,7 @@ class Reading(NamedTuple):
     codes: list
     weights: list
     others: dict
+    usual: bool = True  # not some matrices transposed and others not
 
 
 class Case(NamedTuple):
@@ -77,7 +78,7 @@ def letter(name):
 
 
 def read_attention(layer, T, d):
-    """Yield the readings: three matrices in every order, transposed or not; a fourth one, if any, comes last.
+    """Yield the readings: three matrices in every order, each transposed or not; a fourth, if any, as the third is.
 
     The matrices, and the biases of a module, are found by their sizes; one tensor may hold three.
     """
@@ -100,13 +101,15 @@ def read_attention(layer, T, d):
     codes = ["values-not-projected"] * (len(found) == 2) + ["biases"] * any(b.any() for *_, b in found)
     codes += ["output-projected"] * (len(found) == 4)
     found += [("v", torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))] * (4 - len(found))
-    for transposed, order in itertools.product((False, True), itertools.permutations(found[:3])):
+    orders, all_flips = itertools.permutations(found[:3]), itertools.product((False, True), repeat=3)
+    for flips, order in itertools.product(all_flips, orders):
         names, weights, biases = zip(*order, found[3], strict=True)
-        weights = [w.T for w in weights] if transposed else weights
+        weights = [w.T if flip else w for w, flip in zip(weights, [*flips, flips[2]], strict=True)]
         order, exchanged = "".join(names[:3]), []
         if sorted(order) == ["k", "q", "v"] and order != "qkv":
             exchanged = ["keys-as-queries" if order == "kqv" else "matrices-exchanged"]
-        yield Reading(codes + exchanged, weights[:3], {"biases": biases[:3], "output": (weights[3], biases[3])})
+        others = {"biases": biases[:3], "output": (weights[3], biases[3])}
+        yield Reading(codes + exchanged, weights[:3], others, usual=len(set(flips)) == 1)
 
 
 def spread(data, T, d):
@@ -170,19 +173,14 @@ def compute(name, case, candidate):
 def distances(y, expected):
     """Return how far each number is from what is expected, relative to the largest of these, or to 1."""
     same = (y == expected) | (y.isnan() & expected.isnan())
-    away = torch.where(same, 0, (y - expected).abs()).nan_to_num(nan=math.inf)
+    away = torch.where(same, 0, (y - expected).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
     return away / expected.nan_to_num(0, 0, 0).abs().max().clamp(min=1)
-
-
-def largest(away):
-    """Return the largest distance, not counting NaN and infinity where a number is expected."""
-    return max(away[away.isfinite()].tolist(), default=0.0)
 
 
 def identify(name, cases):
     """Return the candidate with the fewest mistakes that gives all results, and the bound within which it does.
 
-    If there is none, return the nearest with one mistake at most, and None.
+    If there is none, return the nearest with one change of the formula at most, and None.
     """
     def away(case, candidate):
         return distances(case.y, compute(name, case, candidate)).max().item()
@@ -194,7 +192,8 @@ def identify(name, cases):
         for candidate in candidates:
             if all(away(case, candidate) <= bound for case in cases):
                 return candidate, bound
-    simple = [candidate for candidate in candidates if len(candidate.changes) <= 1]
+    simple = [candidate for candidate in candidates
+              if len(candidate.changes) <= 1 and cases[0].readings[candidate.number].usual]
     return min(simple, key=lambda candidate: sum(min(away(case, candidate), 1) for case in cases)), None
 
 
@@ -243,18 +242,18 @@ def compare_with_loops(name, cases, number, bound):
 
     The sentence is None if there is no such input.
     """
-    difference, shown = 0.0, None
+    differences, shown = [], None
     for case in sorted(cases, key=lambda case: case.x.numel()):
         weights = [w.tolist() for w in case.readings[number].weights]
         expected = [LOOPS[name](x, *weights, [True] * len(x)) for x in case.x.tolist()]
         expected = torch.tensor(expected, dtype=torch.float64)
         away = distances(case.y, expected)
-        difference = max(difference, largest(away))
+        differences += away[away.isfinite()].tolist()
         if not shown and (away > bound).any():
             b, t, i = (away > bound).nonzero()[0].tolist()
             shown = (f"shows on: x of shape {tuple(case.x.shape)}, {case.kind} numbers: y[{b}, {t}, {i}] should be "
                      f"{expected[b, t, i]:.4g} and is {case.y[b, t, i]:.4g}")
-    return difference, shown
+    return max(differences, default=None), shown
 
 
 def judge(name, cls):
@@ -274,7 +273,7 @@ def judge(name, cls):
     notes = [note for code in known for note in (f"{code}: {known[code]}", f"exercise: {BY_CODE[code].exercise}")]
     mistake, difference = "+".join(known) or None, None
     if good and not bound:
-        mistake, away = None, max(largest(distances(case.y, compute(name, case, found))) for case in good)
+        mistake, away = None, max(distances(case.y, compute(name, case, found)).max().item() for case in good)
         nearest = ", ".join(mistake.code for mistake in found.mistakes) or "the formula"
         notes.append("unknown: it differs from the formula and from every known mistake; the nearest is "
                      f"{nearest}, up to {away:.2g} times the largest number away")

@@ -172,9 +172,9 @@ BY_CODE = {mistake.code: mistake for mistake in reversed(MISTAKES)}  # the first
 
 
 def combinations(layer):
-    """Yield the known mistakes of a layer, none to four at once, and their changes together."""
+    """Yield the known mistakes of a layer, none to two (a published norm has four) at once, and their changes."""
     known = [mistake for mistake in MISTAKES if mistake.layer == layer and mistake.changes]
-    for number in range(5):
+    for number in range(3 if layer == ATTENTION else 5):
         for chosen in itertools.combinations(known, number):
             changes = {name: value for mistake in chosen for name, value in mistake.changes.items()}
             if len(changes) == sum(len(mistake.changes) for mistake in chosen):  # no two change the same

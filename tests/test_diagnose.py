@@ -27,7 +27,7 @@ STYLES = {
         q, k, v = self.W_Q(x), self.W_K(x), self.W_V(x)""",
     "bare": """self.wv, self.wk, self.wq = (nn.Parameter(torch.rand(d, d)) for _ in range(3))
         FORWARD
-        q, k, v = x @ self.wq, torch.matmul(x, self.wk), torch.einsum("btd,de->bte", x, self.wv)""",
+        q, k, v = x @ self.wq, (self.wk @ x.mT).mT, torch.einsum("btd,de->bte", x, self.wv)""",
     "chunks": """self.qkv = nn.Linear(d, 3 * d, bias=False)
         FORWARD
         q, k, v = self.qkv(x).chunk(3, dim=-1)""",
@@ -55,7 +55,6 @@ SOFTMAX = "return F.softmax(q @ k.transpose(1, 2) / k.shape[2] ** 0.5, dim=-1) @
 STEPS = """scores = torch.einsum("bid,bjd->bij", q, k).mul(q.size(2) ** -0.5)
         weights = torch.exp(scores - scores.amax(-1, keepdim=True))
         return torch.einsum("bij,bjd->bid", weights / weights.sum(-1, keepdim=True), v)"""
-TURNED = "return (v.mT @ torch.softmax(k @ (q.mT * x.shape[-1] ** -0.5), 1)).mT"
 NORMED = """m, v = x.mean((1, 2), keepdim=True), x.var((1, 2), keepdim=True, unbiased=False)
         return g * (x - m) / torch.sqrt(v + 1e-8) + b"""
 SUMMED = """rows = x.reshape(len(x), -1).flip(1)
@@ -82,7 +81,7 @@ def judged(tmp_path):
     return judged
 
 
-@pytest.mark.parametrize("rest", [SOFTMAX, STEPS, TURNED], ids=["softmax", "steps", "turned"])
+@pytest.mark.parametrize("rest", [SOFTMAX, STEPS], ids=["softmax", "steps"])
 @pytest.mark.parametrize("style", ["linear", "bare", "chunks"])
 def test_right_attention(judged, style, rest):
     verdict = judged(style, rest)
@@ -127,15 +126,12 @@ PLANTED = [
     ("last-dimension-only", "given", NORMED.replace("(1, 2)", "-1")),
     ("tokens-only", "given", NORMED.replace("(1, 2)", "1")),
     ("across-batch", "flat", "return g * (x - x.mean()) / (x.var(correction=0) + 1e-8) ** 0.5 + b"),
-    ("across-batch", "given", NORMED.replace("(1, 2)", "(0, 1)")),
     ("unbiased-variance", "flat", NORMED.replace(", unbiased=False", "")),
     ("eps-outside-root", "flat", NORMED.replace("torch.sqrt(v + 1e-8)", "(v.sqrt() + 1e-8)")),
     ("eps-value", "flat", SUMMED.replace("1e-8", "1e-5")),
-    ("eps-value", "given", NORMED.replace(" + 1e-8", "")),
     ("no-root", "given", NORMED.replace("torch.sqrt", "")),
     ("not-centred", "flat", NORMED.replace("(x - m)", "x")),
     ("affine-missing", "none", NORMED.replace("g * ", "").replace(" + b", "")),
-    ("affine-missing", "given", NORMED.replace("g * ", "")),
     ("affine-shape", "features", NORMED),
     ("affine-swapped", "given", "g, b = b, g\n        " + NORMED),
     ("affine-shape+last-dimension-only", "features", NORMED.replace("(1, 2)", "2")),
@@ -144,7 +140,6 @@ PLANTED = [
 
     ("raises", "linear", SOFTMAX.replace("transpose(1, 2)", "transpose(0, 1)[:9, :9, :9, 0]")),
     ("wrong-shape", "bare", SOFTMAX + ", q"),
-    ("wrong-shape", "given", NORMED.replace("+ b", "+ b.sum(1)[:, None, None, None]")),
     ("gradient", "linear", SOFTMAX.replace("q @ k", "q.data @ k")),
     ("gradient", "given", NORMED.replace("- m)", "- m.detach())")),
     ("changes-input", "given", """x -= x.mean((1, 2), keepdim=True)
@@ -222,7 +217,6 @@ ONES = """ones = torch.ones(x[0].numel(), 1, dtype=torch.float32)
 
 @pytest.mark.parametrize(("codes", "style", "rest"), [
     (None, "linear", SOFTMAX.replace("k.shape[2] ** 0.5", "torch.sqrt(torch.tensor(x.shape[2]))")),
-    (None, "bare", CAST + SOFTMAX),
     (None, "linear", CHECK + STEPS.replace("amax(-1, keepdim=True)", "detach().amax(-1, keepdim=True)")),
     (None, "given", CAST_X + NORMED),
     (None, "flat", ONES),
@@ -338,12 +332,10 @@ def loaded(monkeypatch):
 
 @pytest.mark.parametrize(("text", "sentence"), [
     ("!pip install torch", "SyntaxError: invalid syntax (models.py, line 1)."),
-    ("x = 1\0", "cannot be imported"),
+    ("class MySelfAttention: pass", "there is no class MyLayerNorm in it."),
     ("import torch\nimport no_such_package.layers", "ModuleNotFoundError: No module named 'no_such_package'."),
     ("x = 1\nprint(y)", "NameError: name 'y' is not defined."),
     ("import sys\nsys.exit('done')", "SystemExit: done."),
-    ("class MySelfAttention: pass", "there is no class MyLayerNorm in it."),
-    ("MySelfAttention = 1", "there is no class MySelfAttention in it."),
     (None, "No such file or directory"),
 ])
 def test_file_that_cannot_be_loaded(tmp_path, loaded, text, sentence):
