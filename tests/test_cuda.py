@@ -1,7 +1,6 @@
 """Everything that runs on a GPU: on a pretended one, which any machine has, and on a real one (tests marked `gpu`)."""
 
 import contextlib
-import json
 from collections import Counter
 from dataclasses import asdict, replace
 
@@ -22,7 +21,7 @@ from helpers.gpt2 import OWN_GPT, choose_gpt, load_writer
 from helpers.predictor import Predictor, as_reviews, build_model
 from sentiment_analysis import BONUS, REQUIRED, SAMPLE, load_imdb_data, make_optimizer, set_seed, train_epoch
 from tests.tiny_gpt2 import BACKENDS, MINGPT
-from tests.toy import QUICK, train_toy
+from tests.toy import QUICK, read_json, train_toy
 
 CUDA = torch.device("cuda", 0)
 KINDS = ["pretended", pytest.param("real", marks=[
@@ -145,7 +144,7 @@ def test_commands_keep_devices_apart(call, data, tmp_path, preset):
         evaluated = call("evaluate", "--run", run, *where)
         predict = "predict", TEXT, "--model", run / "model.pt", "--explain", tmp_path / "why.png"
         predicted = call(*predict)
-    assert json.loads((run / "metrics.json").read_text(encoding="utf-8"))["device"] == "pretended"
+    assert read_json(run / "metrics.json")["device"] == "pretended"
     assert (code, predicted[0]) == (0, 0)
     assert evaluated == (0, f"{test}\n{confusion}\n", "")
     assert predicted == call(*predict)
@@ -197,8 +196,8 @@ def test_resumed_run_ends_as_the_uninterrupted_one(data, tmp_path, monkeypatch, 
     """A real GPU may add in another order, which changes a loss by 1e-8 here; other dropout by more than 1e-5."""
     def train(name, *options):
         folder = train_toy(data, tmp_path, name, "--preset", preset, "--epochs", "4", "--dropout", "0.5", *options)
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return [loss for epoch in metrics["epochs"] for loss in (epoch["train_loss"], epoch["valid_loss"])]
+        epochs = read_json(folder / "metrics.json")["epochs"]
+        return [loss for epoch in epochs for loss in (epoch["train_loss"], epoch["valid_loss"])]
 
     def stop(*args):
         if args[-1] == "epoch 3":

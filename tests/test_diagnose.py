@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from helpers.cli import UserError
 from tests import diagnose
 from tests.judge import EXACT, FLOAT32, MAIN, attention_ways, distance, judge, make_cases, norm_ways
 from tests.mistakes import ATTENTION, BOTH, MISTAKES, NORM, REST, combinations
-from tests.toy import refused
-
-ROOT = Path(models.__file__).parent
+from tests.toy import refused, run_python
 
 # How a layer may hold its projections, and what it does before the softmax. INIT ... FORWARD become methods.
 STYLES = {
@@ -398,10 +395,9 @@ def test_suite_notices_the_mistake(tmp_path, mistake):
     (tmp_path / "models.py").write_text(edited(mistake))
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import models, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ["-qx", "-p", "no:cacheprovider", "-k", "not whatever", "tests/test_models.py"]
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), *options], cwd=ROOT, capture_output=True,
-                          text=True, timeout=200)
-    assert done.returncode == 1, done.stdout
-    assert "1 failed" in done.stdout
+    exit_code, out, _ = run_python("-c", code, tmp_path, *options)
+    assert exit_code == 1, out
+    assert "1 failed" in out
 
 
 # Whole solutions
@@ -488,9 +484,7 @@ def test_class_that_cannot_be_judged(tmp_path, text, sentence):
 
 def run(path, *options):
     """Run the command; return exit code, standard output and standard error."""
-    done = subprocess.run([sys.executable, "-m", "tests.diagnose", str(path), *options], cwd=ROOT, capture_output=True,
-                          text=True, timeout=200)
-    return done.returncode, done.stdout, done.stderr
+    return run_python("-m", "tests.diagnose", path, *options)
 
 
 def test_command_on_a_solution_that_prints_and_writes(tmp_path):
@@ -536,11 +530,10 @@ def test_pytest_runs_the_exercises_part_on_a_solution(tmp_path):
     """One without mask, block and network, with weights of other names."""
     path = solution(tmp_path, attention="chunks", norm="features")
     options = ["-q", "-p", "no:cacheprovider", "tests/test_models.py", "--models", str(path)]
-    done = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=ROOT, capture_output=True, text=True,
-                          timeout=200)
-    assert done.returncode == 1
-    assert re.search(r"\b1 failed, 5 passed", done.stdout), done.stdout
-    assert "wrong: affine-shape" in done.stdout
+    code, out, _ = run_python("-m", "pytest", *options)
+    assert code == 1
+    assert re.search(r"\b1 failed, 5 passed", out), out
+    assert "wrong: affine-shape" in out
 
 
 def test_lines_that_a_student_reads(judged):

@@ -1,8 +1,6 @@
 """The layers beside plain loops over the exercise's formulas, beside PyTorch's own kernels, and under training."""
 
 import ast
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from tests.diagnose import describe
 from tests.judge import build, judge
 from tests.loops import MASK, SHAPES, attention_oracle, norm_oracle, random_norm
 from tests.mistakes import ATTENTION, NORM
+from tests.toy import run_python
 
 SOURCE = Path(models.__file__)
 exercise = pytest.mark.exercise
@@ -274,8 +273,7 @@ def test_import_has_no_side_effects():
     code = ("import torch; before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads(); "
             "import models; assert before[0].equal(torch.get_rng_state()); "
             "assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())")
-    done = subprocess.run([sys.executable, "-c", code], cwd=SOURCE.parent, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert run_python("-c", code, cwd=SOURCE.parent) == (0, "", "")
 
 
 # Dropout and the network
