@@ -28,10 +28,12 @@ from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, buil
 from helpers.checkpoint import Checkpoint
 from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
 from helpers.files import only_process, whole_file, write_text
-from helpers.ngrams import load_channels
-from helpers.predictor import build_model, save_model
-from helpers.reviews import load_reviews
+from helpers.ngrams import channels_by_fold, load_tables
+from helpers.predictor import Predictor, build_model
+from helpers.regions import load_regions
+from helpers.reviews import keep, load_reviews
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory
+from helpers.short_texts import ShortTextLoader, ShortTexts
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,16 @@ class Settings:
     input_dropout: float = setting(0.0, "dropout of the word vectors")
     both_ends: bool = setting(False, "read beginning and end of a longer review, not the beginning alone")
     ngrams: str | None = setting(None, 'n-gram channels counted on the "labels", or on unlabelled reviews too: "unsup"')
+    short_texts: bool = setting(False, "train on spans, sentences and negated ones beside the reviews")
+    regions: bool = setting(False, "region embeddings, learned from the text of all reviews but the test ones")
 
 
 REQUIRED = Settings()
 BONUS = Settings(epochs=3, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05, schedule="one-cycle",
-                 input_dropout=0.6, both_ends=True, ngrams="labels")
+                 input_dropout=0.6, both_ends=True, ngrams="labels", short_texts=True)
 SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # a few dozen steps at 1e-4 would teach nothing
-PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": replace(BONUS, ngrams="unsup"), "sample": SAMPLE}
+BONUS_UNSUP = replace(BONUS, ngrams="unsup", regions=True)
+PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": BONUS_UNSUP, "sample": SAMPLE}
 
 
 def set_seed(seed=42):
@@ -88,12 +93,18 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
     covered = add_glove(vocab, settings.glove_dim, cache_dir)
     print(f"{is_train.sum():,} reviews to train on, {is_valid.sum():,} of other films to validate, "
           f"{reviews.test.sum():,} to test; {len(vocab):,} words, {covered:.1%} of them in GloVe")
-    channels, table = (load_channels(reviews, is_train, settings.ngrams, seed, cache_dir) if settings.ngrams
-                       else (None, None))
-    sets = [ReviewSet(reviews, chosen, vocab, settings.max_len, settings.both_ends, channels, table, device)
-            for chosen in (is_train, is_valid, reviews.test)]
-    loaders = BucketLoader(sets[0], settings.batch_size), BucketLoader(sets[1]), BucketLoader(sets[2])
-    return *sets, *loaders, vocab, vocab.stoi["<pad>"]
+    parts = [keep(reviews, chosen) for chosen in (is_train, is_valid, reviews.test)]
+    options = {"vocab": vocab, "max_len": settings.max_len, "both_ends": settings.both_ends, "device": device}
+    tables, table, folds = (load_tables(reviews, is_train, settings.ngrams, seed, cache_dir) if settings.ngrams
+                            else (None, None, None))
+    vocab.ngrams = table
+    vocab.regions = load_regions(reviews, is_train, vocab, seed, cache_dir) if settings.regions else []
+    channels = [channels_by_fold(parts[0], folds, tables), *map(table.channels, parts[1:])] if table else [None] * 3
+    sets = [ReviewSet(part, channels=of_part, **options) for part, of_part in zip(parts, channels, strict=True)]
+    train_loader = BucketLoader(sets[0], settings.batch_size)
+    if settings.short_texts:
+        train_loader = ShortTextLoader(ShortTexts(parts[0], folds, tables), settings.batch_size, **options)
+    return *sets, train_loader, BucketLoader(sets[1]), BucketLoader(sets[2]), vocab, vocab.stoi["<pad>"]
 
 
 def make_optimizer(model, settings, batches):
@@ -107,7 +118,7 @@ def make_optimizer(model, settings, batches):
 def train_epoch(model, loader, optimizer, scheduler, title):
     """Pass once over the training reviews and return the mean loss. Raises UserError if the loss diverges."""
     model.train()
-    total, count = torch.zeros((), dtype=torch.float64, device=loader.dataset.ids.device), 0
+    total, count = torch.zeros((), dtype=torch.float64, device=model.fc.weight.device), 0
     bar = tqdm(loader, desc=title, unit=" batches", leave=False)
     for step, (*inputs, labels) in enumerate(bar, 1):
         loss = F.binary_cross_entropy_with_logits(model(*inputs).squeeze(1), labels)
@@ -134,14 +145,17 @@ def train(settings, source, folder, args):
     started = time.time()
     keep_freed_memory()
     device = choose_device(args.device)
-    train_set, valid_set, _, train_loader, valid_loader, test_loader, vocab, _ = load_imdb_data(
+    train_set, valid_set, test_set, train_loader, valid_loader, _, vocab, _ = load_imdb_data(
         settings, source, args.cache_dir, args.seed, device)
     channels = train_set.channels.shape[1] if settings.ngrams else 0
     metrics = {"data": "SAMPLE" if source == SAMPLE_DIR else "IMDB", "content_digest": expected_digest(source),
-               "seed": args.seed, "settings": asdict(settings) | {"channels": channels}, "words": len(vocab),
-               **describe_machine(device)}
+               "seed": args.seed, "words": len(vocab),
+               "settings": asdict(settings) | {"channels": channels}, **describe_machine(device)}
     set_seed(args.seed)  # again, so that training does not depend on what the data step drew
-    model = build_model(vocab, metrics["settings"]).to(device)
+    model = build_model(vocab, metrics["settings"])
+    for region, learned in zip(model.regions, vocab.regions, strict=True):
+        region.load_state_dict(learned)
+    model.to(device)
     optimizer, scheduler = make_optimizer(model, settings, len(train_loader))
     identity = metrics["settings"] | {"seed": args.seed, "device": device.type, "data": metrics["content_digest"]}
     checkpoint = Checkpoint(folder / "checkpoint.pt", identity, model=model, optimizer=optimizer, scheduler=scheduler)
@@ -153,16 +167,19 @@ def train(settings, source, folder, args):
         seconds = time.time() - epoch_started
         valid = evaluate.compute_metrics(predict_logits(model, valid_loader, "validation"), valid_set.labels)
         check_finite(valid["loss"], f"the validation after epoch {epoch}")
-        speed = int(train_set.lengths.sum() / seconds)
+        speed = int(train_loader.dataset.lengths.sum() / seconds)
         metrics["epochs"].append(dict(train_loss=train_loss, valid_loss=valid["loss"], valid_accuracy=valid["accuracy"],
                                       seconds=seconds, tokens_per_second=speed))
         checkpoint.save(metrics["epochs"], seconds_before + time.time() - started)
         print(f"epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
               f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s  {speed:9,} tokens/s")
 
-    metrics["test"] = evaluate.test_metrics(model, test_loader)
+    predictor = Predictor(model, vocab, metrics["settings"], metrics["data"], vocab.ngrams)
+    predictor.calibrate(valid_set.reviews)
+    metrics["calibration"] = predictor.calibration
+    metrics["test"] = evaluate.test_metrics(predictor, test_set)
     metrics["seconds"] = seconds_before + time.time() - started
-    save_model(folder / "model.pt", model, vocab, train_set.table, metrics)
+    predictor.save(folder / "model.pt")
     plot_losses(metrics, folder / "loss.png")
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     checkpoint.path.unlink()

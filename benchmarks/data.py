@@ -18,7 +18,7 @@ from benchmarks.common import data_parser, print_table, write_result
 from helpers.archive import CONTENT_SHA256, find_source, read_files
 from helpers.batches import ReviewSet, build_vocab
 from helpers.cli import run_command
-from helpers.reviews import LABELLED, read_reviews
+from helpers.reviews import LABELLED, keep, read_reviews
 
 
 def skeleton(texts):
@@ -36,7 +36,7 @@ def ours(source):
     """Return the ids of all reviews."""
     reviews = read_reviews(source, digest=CONTENT_SHA256)
     vocab = build_vocab(reviews, ~reviews.test)
-    return [ReviewSet(reviews, part, vocab, 500) for part in (~reviews.test, reviews.test)]
+    return [ReviewSet(keep(reviews, part), vocab, 500) for part in (~reviews.test, reviews.test)]
 
 
 def main():

@@ -17,7 +17,7 @@ from benchmarks.common import data_parser, print_table, write_result
 from helpers.archive import CONTENT_SHA256, find_source
 from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab
 from helpers.cli import run_command
-from helpers.reviews import load_reviews
+from helpers.reviews import keep, load_reviews
 from helpers.runtime import keep_freed_memory
 from models import MyTransformer
 
@@ -64,7 +64,7 @@ def main():
     vocab = build_vocab(reviews, ~reviews.test)
     add_glove(vocab, 50, ".cache")
     np.random.seed(42)
-    part = ReviewSet(reviews, ~reviews.test & (np.random.rand(len(reviews.test)) < 0.1), vocab, MAX_LEN)
+    part = ReviewSet(keep(reviews, ~reviews.test & (np.random.rand(len(reviews.test)) < 0.1)), vocab, MAX_LEN)
     ours = BucketLoader(part, 32)
     theirs = DataLoader(part, 32, shuffle=True, collate_fn=pad_trim(part.pad_id))
     rows = []

@@ -83,27 +83,25 @@ class ReviewSet:
 
     Args:
         reviews: a `reviews.Reviews`.
-        chosen: (number of reviews) bool, which of them to take.
         both_ends: keep the first and the last `max_len` / 2 tokens of a longer review, not the first `max_len`.
         channels: (number of tokens of `reviews`, C), numbers that go with each token, or None.
-        table: the `ngrams.NgramTable` that gives channels to any other text, or None.
     """
 
-    def __init__(self, reviews, chosen, vocab, max_len, both_ends=False, channels=None, table=None, device="cpu"):
-        lengths = np.diff(reviews.starts)[chosen]
+    def __init__(self, reviews, vocab, max_len, both_ends=False, channels=None, device="cpu"):
+        lengths = np.diff(reviews.starts)
         kept = np.minimum(lengths, max_len)
-        positions = ranges(reviews.starts[:-1][chosen], kept)
+        positions = ranges(reviews.starts[:-1], kept)
         if both_ends:
             place = ranges(np.zeros_like(kept), kept)
             positions += np.where(place >= max_len // 2, np.repeat(lengths - kept, kept), 0)
         id_of = np.array([vocab.stoi[word] for word in reviews.words], np.int32)
-        self.table, self.pad_id = table, vocab.stoi["<pad>"]
+        self.reviews, self.pad_id = reviews, vocab.stoi["<pad>"]
         self.lengths = kept
         self.ends = torch.from_numpy(np.cumsum(kept)).to(device)
         self.starts = self.ends - torch.from_numpy(kept).to(device)
         self.ids = torch.from_numpy(id_of[reviews.tokens[positions]]).to(device)
-        self.labels = torch.from_numpy(reviews.labels[chosen]).float().to(device)
-        self.duplicate = torch.from_numpy(reviews.duplicate[chosen]).to(device)
+        self.labels = torch.from_numpy(reviews.labels).float().to(device)
+        self.duplicate = torch.from_numpy(reviews.duplicate).to(device)
         self.channels = None if channels is None else torch.from_numpy(channels[positions]).to(device)
 
     def __len__(self):
@@ -143,7 +141,8 @@ class BucketLoader:
         return -(-len(self.dataset) // self.batch_size) if self.batch_size else len(self.plan())
 
     def __iter__(self):
-        return itertools.starmap(self.dataset.batch, self.plan())
+        plan = self.plan()  # first, because it may draw the set
+        return itertools.starmap(self.dataset.batch, plan)
 
     def plan(self):
         """Return, for each batch of a pass, the indices of its reviews and the length of the longest, at least 1."""

@@ -26,13 +26,16 @@ def compute_metrics(logits, labels):
     return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
 
 
-def test_metrics(model, loader):
-    """Return `compute_metrics` on the test reviews, and the accuracy without those that are among the training ones."""
-    dataset, logits = loader.dataset, predict_logits(model, loader, "test")
-    new = ~dataset.duplicate
-    return compute_metrics(logits, dataset.labels) | {
-        "duplicates": int(dataset.duplicate.sum()),
-        "accuracy_without_duplicates": compute_metrics(logits[new], dataset.labels[new])["accuracy"]}
+def test_metrics(predictor, test_set):
+    """Return `compute_metrics` on the test reviews, and how it changes without those that are among the training ones.
+
+    What is said of parts of the reviews uses calibrated logits, all else the network's own.
+    """
+    logits, new = predict_logits(predictor.model, BucketLoader(test_set), "test"), ~test_set.duplicate
+    return compute_metrics(logits, test_set.labels) | {
+        "duplicates": int(test_set.duplicate.sum()),
+        "accuracy_without_duplicates": compute_metrics(logits[new], test_set.labels[new])["accuracy"],
+        "parts": predictor.certainty(test_set.reviews)}
 
 
 def print_test(metrics, data):
@@ -43,6 +46,8 @@ def print_test(metrics, data):
           "training part too)")
     print(f"negative reviews: {negative:,} right, {false_positive:,} wrong; "
           f"positive reviews: {positive:,} right, {false_negative:,} wrong")
+    print("share right and calibration error of whole reviews and of parts of 5 to 50 tokens: " + ", ".join(
+        f"{part} {of['accuracy']:.1%} {of['calibration_error']:.3f}" for part, of in metrics["parts"].items()))
 
 
 def main(argv):
@@ -50,8 +55,8 @@ def main(argv):
     parser.add_argument("--run", required=True, help="folder of the run")
     add_data_options(parser)
     args = parser.parse_args(argv)
-    predictor = Predictor(Path(args.run, "model.pt"), choose_device(args.device))
+    predictor = Predictor.load(Path(args.run, "model.pt"), choose_device(args.device))
     source = SAMPLE_DIR if predictor.data == "SAMPLE" else find_source(args.data_dir)
     reviews = load_reviews(source, args.cache_dir, predictor.settings["ngrams"] == "unsup", expected_digest(source))
     test_set = predictor.review_set(keep(reviews, reviews.test))
-    print_test(test_metrics(predictor.model, BucketLoader(test_set)), predictor.data)
+    print_test(test_metrics(predictor, test_set), predictor.data)

@@ -1,17 +1,18 @@
-"""The bonus's channels: what the n-grams of the training reviews say about a token and its review.
+"""The bonus's channels: what the n-grams of the training reviews say about a token and its text.
 
-An n-gram (of 1, 2 or 3 words) has a value of two or three kinds:
+An n-gram is a word, a word in the scope of a negation (see `clauses.negated`), or two or three words that follow each
+other. It has a value of two or three kinds:
 
 - *naive Bayes*: log((p + 1) / (n + 1)), where p and n are the positive and negative training reviews that hold it
-  (Wang & Manning 2012, "Baselines and Bigrams"). For a training review its own film's reviews are left out of p and n:
-  counts that include the review itself look better in training than they ever are on new films.
-- *linear*: its summand in a logistic regression on all n-grams, fitted in folds by film. For a training review it is
-  the summand of the fit that did not see its film; for any other review the mean over the fits.
-- *soft*, if there are unlabelled reviews: naive Bayes' ratio counted on them, with the predictions of the same fits as
-  labels; again a training review is given the counts of the fit that did not see its film.
+  (Wang & Manning 2012, "Baselines and Bigrams"); 0 if these are fewer than two. A negated word's p and n start not from
+  1 but from a prior: that it says half the contrary of the word.
+- *linear*: its summand in a logistic regression on all n-grams.
+- *soft*, if there are unlabelled reviews: naive Bayes' ratio counted on them, with the regression's predictions as
+  labels.
 
-Each is 0 for an n-gram that fewer than two training reviews hold. A token's channels are the values of the 1-, 2- and
-3-gram that end there, and, of all kinds but naive Bayes, the sums over its review, each n-gram counted once.
+All of them exist in five versions, one a fold of the films. A training review is given the version that did not see its
+film: values that the review itself had a part in look better in training than they ever are on new films. Any other
+text is given the mean of the versions. See `CHANNELS` for what a token is given.
 """
 
 import hashlib
@@ -21,24 +22,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from helpers.clauses import conceded, negated
 from helpers.files import cached_arrays
 from helpers.reviews import keep
 from helpers.tokens import ranges
 
-ORDERS = (1, 2, 3)
 FOLDS = 5
 MIN_REVIEWS = {"labels": 2, "unsup": 4}  # that must hold an n-gram: what `model.pt` has room for
 PENALTY = 3.0  # of the logistic regression; 1, 3 and 10 were tried: validation loss 0.218, 0.213, 0.213
-VERSION = 4  # to be raised with every change of what `build` gives
-
-
-@dataclass
-class Occurrences:
-    """Which review holds which n-gram: a sparse matrix (reviews, G), and the place of its entries in the texts."""
-
-    codes: np.ndarray  # int64 (pairs): the column; an n-gram counts once a review, however often it occurs there
-    reviews: np.ndarray  # int64 (pairs): the row
-    at: np.ndarray  # int64 (orders, tokens): the pair of the n-gram that ends at a token; -1 if there is none
+PRIOR = 4.0  # how many reviews the prior of a negated word counts for
+VERSION = 5  # to be raised with every change of what `build` gives
 
 
 @dataclass
@@ -46,16 +39,39 @@ class NgramTable:
     """The values of every n-gram: enough to give channels to any text."""
 
     words: list  # the words that n-grams are made of; a word's place is its id
-    keys: list  # per order int64, sorted: what stands for an n-gram, see `ngram_keys`
-    values: np.ndarray  # float16 (G, kinds): of each n-gram, ordered by order, then by key
+    keys: list  # int64, sorted, of 2-grams and of 3-grams: what stands for an n-gram, see `ngram_keys`
+    values: np.ndarray  # float16 (G, kinds): of words, negated words, 2-grams and 3-grams, in the order of ids and keys
     scale: np.ndarray  # float32 (C): what a channel is divided by, so that one learning rate suits all
 
     def channels(self, reviews):
         """Return the channels of a `reviews.Reviews`, float16 (tokens, C)."""
         tokens = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
-        found = find_ngrams(tokens, reviews.starts, len(self.words), self.keys)
-        values = self.values[found.codes].astype(np.float32)
-        return (values_at_tokens(found, values, reviews.starts) / self.scale).astype(np.float16)
+        marks = negated(reviews), conceded(reviews)
+        return (self.unscaled(tokens, reviews.starts, *marks) / self.scale).astype(np.float16)
+
+    def linear_values(self, reviews):
+        """Return the linear value of the n-grams that end at each token, and of its word if it is not negated."""
+        tokens = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
+        codes = find_ngrams(tokens, reviews.starts, negated(reviews), len(self.words), self.keys)
+        values = np.append(self.values[:, 1].astype(np.float32), 0)  # the last, -1, is "none"
+        return values[codes].sum(axis=0), values[tokens]
+
+    def unscaled(self, tokens, starts, is_negated, is_conceded):
+        """Return the channels before they are divided, (tokens, C).
+
+        Of each token: per order and kind, the value of the n-gram that ends there; the linear value of the word itself
+        if it is negated, and its value if it is conceded; the two marks; and over its text, the same for all of
+        its tokens, the sums of the values of all kinds but naive Bayes, each n-gram once, and of the two before.
+        """
+        values = np.pad(self.values.astype(np.float32), [(0, 1), (0, 0)])  # the last, -1, is "none"
+        codes = find_ngrams(tokens, starts, is_negated, len(self.words), self.keys)
+        reviews, once = count_once(codes, starts, len(values))
+        shifted = np.stack([values[tokens, 1] * is_negated, values[codes[0], 1] * is_conceded])
+        text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        sums = [np.bincount(reviews, column[once], len(starts) - 1) for column in values.T[1:]]
+        sums += [np.bincount(text, column, len(starts) - 1) for column in shifted]
+        return np.concatenate([*values[codes], shifted.T, np.stack([is_negated, is_conceded], axis=1),
+                               np.stack(sums, axis=1)[text]], axis=1, dtype=np.float32)
 
 
 def ngram_keys(tokens, starts, order, num_words):
@@ -84,142 +100,130 @@ def frequent_keys(tokens, starts, order, num_words, min_reviews):
     return np.sort(keys[(np.bincount(pairs % max(len(keys), 1), minlength=len(keys)) >= min_reviews) & (keys >= 0)])
 
 
-def find_ngrams(tokens, starts, num_words, keys):
-    """Return where the n-grams of `keys` (per order, sorted) occur, as `Occurrences`; see `ngram_keys`."""
-    review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    codes, reviews, at = [], [], []
-    columns = pairs_before = 0
-    for order, wanted in zip(ORDERS, keys, strict=True):
+def find_ngrams(tokens, starts, is_negated, num_words, keys):
+    """Return (3, tokens): the row of `NgramTable.values` of the word, 2-gram, 3-gram that ends there; -1 if none."""
+    codes = [np.where(tokens >= 0, tokens + num_words * is_negated, -1)]
+    before = 2 * num_words
+    for order, wanted in zip((2, 3), keys, strict=True):
         found = ngram_keys(tokens, starts, order, num_words)
-        column = np.searchsorted(wanted, found)
-        there = np.flatnonzero(np.append(wanted, -2)[column] == found)
-        number, pairs = pd.factorize(review[there] * np.int64(len(wanted)) + column[there])
-        row, code = np.divmod(pairs, max(len(wanted), 1))
-        codes.append(code + columns)
-        reviews.append(row)
-        at.append(np.full(len(tokens), -1))
-        at[-1][there] = number + pairs_before
-        columns, pairs_before = columns + len(wanted), pairs_before + len(pairs)
-    return Occurrences(np.concatenate(codes), np.concatenate(reviews), np.stack(at))
+        row = np.searchsorted(wanted, found)
+        codes.append(np.where(np.append(wanted, -2)[row] == found, row + before, -1))
+        before += len(wanted)
+    return np.stack(codes)
 
 
-def values_at_tokens(found, values, starts):
-    """Put the values of each pair of `found` (pairs, kinds) to the tokens (tokens, orders * kinds + kinds - 1).
-
-    Per token the n-grams of each order that end there, then the sums of all kinds but the first over its review.
-    """
-    values = np.pad(values, [(0, 1), (0, 0)])  # the last, -1, is "none"
-    sums = [np.bincount(found.reviews, column[:-1], len(starts) - 1) for column in values.T[1:]]
-    return np.concatenate([*values[found.at], np.repeat(np.stack(sums, axis=1), np.diff(starts), axis=0)],
-                          axis=1, dtype=np.float32)
+def count_once(codes, starts, G):
+    """Return the pairs of a review and an n-gram that it holds, each once: reviews (pairs), codes (pairs)."""
+    review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    return np.divmod(np.concatenate([pd.unique((review * np.int64(G) + row)[row >= 0]) for row in codes]), G)
 
 
-def count(codes, labels, G):
-    """Count the positive and negative reviews of each n-gram: codes, labels from 0 to 1 (pairs) -> p (G), n (G)."""
+def naive_bayes(codes, labels, G, num_words):
+    """Return naive Bayes' ratios of all n-grams, (G,); codes, labels from 0 to 1: (pairs)."""
     positive = np.bincount(codes, labels, G)
-    return positive, np.bincount(codes, minlength=G) - positive
+    negative = np.bincount(codes, minlength=G) - positive
+    # soft labels add up to 2 not to the last bit
+    ratios = np.where(positive + negative > 1.5, np.log((positive + 1) / (negative + 1)), 0.0)
+    marked = slice(num_words, 2 * num_words)
+    contrary = 1 / (1 + np.exp(ratios[:num_words] / 2))
+    ratios[marked] = np.log((positive[marked] + PRIOR * contrary) / (negative[marked] + PRIOR * (1 - contrary)))
+    return ratios
 
 
-def log_count_ratio(positive, negative):
-    """Return log((p + 1) / (n + 1)), 0 where p + n is below 2 (soft labels add up to 2 not to the last bit)."""
-    return np.where(positive + negative > 1.5, np.log((positive + 1) / (negative + 1)), 0.0)
+def fit_linear(codes, reviews, ratios, labels, num_words):
+    """Fit a logistic regression from the n-grams of a review, each with its ratio as value, to its label.
 
-
-def ratios_without_own_movie(codes, labels, movies, G):
-    """Return each pair's log-count ratio on the reviews of all other movies; codes, labels, movies: (pairs)."""
-    positive, negative = count(codes, labels, G)
-    own, distinct = pd.factorize(movies * np.int64(G) + codes)
-    own_positive, own_negative = count(own, labels, len(distinct))
-    return log_count_ratio(positive[codes] - own_positive[own], negative[codes] - own_negative[own])
-
-
-def fit_linear(codes, reviews, scale, labels):
-    """Fit a logistic regression from the n-grams of a review, each with the value `scale` of the n-gram, to its label.
+    A negated word is a feature of its own, and minus half the word: regularisation draws what is rare to the latter.
 
     Args:
         codes, reviews: (pairs) which n-gram, which review; reviews are numbered as `labels` are.
-        scale: (G), naive Bayes' ratios (Wang & Manning's features).
+        ratios: (G), naive Bayes' (Wang & Manning's features).
         labels: (reviews), 0 or 1.
 
     Returns:
-        the n-grams' summands (G), which are coefficient times `scale`, and the intercept.
+        the n-grams' summands (G), and the intercept.
     """
     from sklearn.linear_model import LogisticRegression  # here, because it takes a second, and only a first start fits
     from sklearn.preprocessing import OneHotEncoder
 
     sparse_matrix = type(OneHotEncoder().fit_transform([[0]]))  # scipy's class; the exercise allows no import of scipy
-    X = sparse_matrix((scale[codes], (reviews, codes)), shape=(len(labels), len(scale)))
+    marked = (codes >= num_words) & (codes < 2 * num_words)
+    word = codes[marked] - num_words
+    X = sparse_matrix((np.append(ratios[codes], -ratios[word] / 2),
+                       (np.append(reviews, reviews[marked]), np.append(codes, word))), shape=(len(labels), len(ratios)))
     model = LogisticRegression(C=1 / PENALTY).fit(X, labels)
-    return model.coef_[0] * scale, model.intercept_[0]
+    summands = model.coef_[0] * ratios
+    summands[num_words:2 * num_words] -= summands[:num_words] / 2
+    return summands, model.intercept_[0]
 
 
 def build(reviews, train, min_reviews, seed):
-    """Return the channels of all labelled reviews, and the table for any other text.
+    """Count and fit the values of all n-grams.
 
     Args:
-        reviews: a `reviews.Reviews`; unlabelled ones in it are used and stand last.
+        reviews: a `reviews.Reviews`; unlabelled ones in it are used.
         train: (number of reviews) bool, the reviews whose labels may be seen.
         min_reviews: how many training or unlabelled reviews must hold an n-gram.
         seed: of the folds.
 
     Returns:
-        float16 (tokens of labelled reviews, C), and an `NgramTable`.
+        words (list), keys of 2-grams and of 3-grams, values float16 (FOLDS, G, kinds), and the fold of each
+        training review (training reviews,).
     """
     counted = keep(reviews, train | (reviews.labels < 0))
-    starts, labels, movies = counted.starts, counted.labels.astype(float), counted.movies
+    starts, labels = counted.starts, counted.labels.astype(float)
     frequent = frequent_keys(counted.tokens, starts, 1, len(reviews.words), min_reviews)
     id_of = np.full(len(reviews.words), -1)
     id_of[frequent] = np.arange(len(frequent))
-    tokens = id_of[counted.tokens]
-    keys = [frequent_keys(tokens, starts, order, len(frequent), min_reviews) for order in ORDERS]
-    found, G = find_ngrams(tokens, starts, len(frequent), keys), sum(map(len, keys))
-    has_label = labels[found.reviews] >= 0
-    codes, rows = found.codes[has_label], found.reviews[has_label]
-    unlabelled_codes, unlabelled_rows = found.codes[~has_label], found.reviews[~has_label]
+    tokens, V = id_of[counted.tokens], len(frequent)
+    keys = [frequent_keys(tokens, starts, order, V, min_reviews) for order in (2, 3)]
+    G = 2 * V + sum(map(len, keys))
+    rows, codes = count_once(find_ngrams(tokens, starts, negated(counted), V, keys), starts, G)
+    has_label = labels[rows] >= 0
+    unlabelled_rows, unlabelled_codes = rows[~has_label], codes[~has_label]
+    rows, codes = rows[has_label], codes[has_label]
 
-    fold = np.random.default_rng(seed).permutation(movies.max() + 1)[movies] % FOLDS  # (reviews)
-    linear, soft = np.zeros((FOLDS, G), np.float32), np.zeros((FOLDS, G), np.float32)
+    fold = np.random.default_rng(seed).permutation(counted.movies.max() + 1)[counted.movies] % FOLDS  # (reviews)
+    values = np.zeros((FOLDS, G, 2 + bool(len(unlabelled_rows))), np.float16)
     for i in tqdm(range(FOLDS), desc="fitting n-grams", leave=False):
         seen = fold[rows] != i
-        ratios = log_count_ratio(*count(codes[seen], labels[rows[seen]], G))
+        ratios = naive_bayes(codes[seen], labels[rows[seen]], G, V)
         number, distinct = pd.factorize(rows[seen])
-        linear[i], intercept = fit_linear(codes[seen], number, ratios, labels[distinct])
-        logits = np.bincount(unlabelled_rows, linear[i][unlabelled_codes], len(labels)) + intercept
-        soft[i] = log_count_ratio(*count(unlabelled_codes, 1 / (1 + np.exp(-logits[unlabelled_rows])), G))
-
-    # per kind of channel: an n-gram's value to a training review (pairs), and to any other (G)
-    kinds = [(ratios_without_own_movie(codes, labels[rows], movies[rows], G),
-              log_count_ratio(*count(codes, labels[rows], G))),
-             (linear[fold[rows], codes], linear.mean(axis=0))]
-    if len(unlabelled_codes):
-        kinds.append((soft[fold[rows], codes], soft.mean(axis=0)))
-
-    values = np.zeros((len(found.codes), len(kinds)), np.float32)
-    values[has_label] = np.stack([of_pair for of_pair, _ in kinds], axis=1)
-    of_train = values_at_tokens(found, values, starts)[np.repeat(labels >= 0, np.diff(starts))]
-    scale = of_train.std(axis=0)
-    scale[scale == 0] = 1
-    of_ngrams = np.stack([of_ngram for _, of_ngram in kinds], axis=1).astype(np.float16)
-    table = NgramTable([reviews.words[i] for i in frequent], keys, of_ngrams, scale)
-
-    labelled = reviews.labels >= 0
-    is_train = np.repeat(train[labelled], np.diff(reviews.starts)[labelled])  # of each token
-    channels = np.empty((len(is_train), len(scale)), np.float16)
-    channels[is_train] = of_train / scale
-    channels[~is_train] = table.channels(keep(reviews, labelled & ~train))
-    return channels, table
+        linear, intercept = fit_linear(codes[seen], number, ratios, labels[distinct], V)
+        values[i, :, 0], values[i, :, 1] = ratios, linear
+        if len(unlabelled_rows):
+            logits = np.bincount(unlabelled_rows, linear[unlabelled_codes], len(labels)) + intercept
+            soft = 1 / (1 + np.exp(-logits[unlabelled_rows]))
+            values[i, :, 2] = naive_bayes(unlabelled_codes, soft, G, V)
+    return [reviews.words[i] for i in frequent], keys, values, fold[labels >= 0]
 
 
-def load_channels(reviews, train, kind, seed, cache_dir):
-    """Return `build(...)` for a kind of MIN_REVIEWS, kept in `cache_dir`."""
+def channels_by_fold(reviews, folds, tables):
+    """Return the channels of texts, each by the table of its fold, float16 (tokens, C); folds: (texts)."""
+    by_fold = np.concatenate([table.channels(keep(reviews, folds == i)) for i, table in enumerate(tables)])
+    channels = np.empty_like(by_fold)
+    channels[np.argsort(np.repeat(folds, np.diff(reviews.starts)), kind="stable")] = by_fold
+    return channels
+
+
+def load_tables(reviews, train, kind, seed, cache_dir):
+    """Build the n-grams for a kind of MIN_REVIEWS, or take them from `cache_dir`.
+
+    Returns:
+        a `NgramTable` for each fold, one for all other texts, and the fold of each training review.
+    """
     def make():
-        channels, table = build(reviews, train, MIN_REVIEWS[kind], seed)
-        return {"channels": channels, "words": table.words, "values": table.values, "scale": table.scale,
-                **dict(zip(names, table.keys, strict=True))}
+        words, keys, values, folds = build(reviews, train, MIN_REVIEWS[kind], seed)
+        tables = [NgramTable(words, keys, of_fold, 1) for of_fold in values]
+        scale = channels_by_fold(keep(reviews, train), folds, tables).std(axis=0, dtype=np.float64)
+        scale[scale == 0] = 1
+        return {"words": words, "keys2": keys[0], "keys3": keys[1], "values": values, "folds": folds,
+                "scale": scale.astype(np.float32)}
 
-    names = [f"keys{order}" for order in ORDERS]
     key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), MIN_REVIEWS[kind], seed,
-           PENALTY, FOLDS, VERSION]
-    parts = cached_arrays(cache_dir, "channels", key, ["channels", "words", "values", "scale", *names], make)
-    table = NgramTable(list(map(str, parts["words"])), [parts[name] for name in names], parts["values"], parts["scale"])
-    return parts["channels"], table
+           PENALTY, PRIOR, FOLDS, VERSION]
+    parts = cached_arrays(cache_dir, "ngrams", key, ["words", "keys2", "keys3", "values", "folds", "scale"], make)
+    words, keys, values = list(map(str, parts["words"])), [parts["keys2"], parts["keys3"]], parts["values"]
+    tables = [NgramTable(words, keys, of_fold, parts["scale"]) for of_fold in values]
+    mean = NgramTable(words, keys, values.mean(axis=0, dtype=np.float32).astype(np.float16), parts["scale"])
+    return tables, mean, parts["folds"]

@@ -110,7 +110,7 @@ def main(argv):
     if args.explain and len(plain) > 1:
         raise UserError(f"--explain takes one text, not {len(plain)}; put it in quotes.")
 
-    predictor = Predictor(args.model)
+    predictor = Predictor.load(args.model)
     place, distinct = pd.factorize(plain)  # each text is answered once, in whatever ways it is written
     reviews = as_reviews(distinct)
     known = known_shares(predictor, reviews)

@@ -8,9 +8,11 @@ import torch
 from torchtext.vocab import Vocab
 
 from helpers.batches import BucketLoader, ReviewSet, predict_logits
+from helpers.calibration import calibration_error, fit, parts_of, sharpness
 from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
-from helpers.ngrams import ORDERS, NgramTable
+from helpers.ngrams import NgramTable
+from helpers.regions import WIDTHS
 from helpers.reviews import Reviews
 from helpers.tokens import tokenize
 from models import MyTransformer
@@ -21,17 +23,7 @@ MODEL = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"
 def build_model(vocab, settings):
     """Return a new network; `settings` is a dict as `metrics.json` and `model.pt` hold it."""
     return MyTransformer(vocab, settings["max_len"], settings["blocks"], settings["dropout"], settings["freeze"],
-                         settings["channels"], settings["input_dropout"])
-
-
-def save_model(path, model, vocab, table, metrics):
-    """Write weights, settings, vocabulary and n-grams (an `ngrams.NgramTable`, or None): all that a text needs."""
-    saved = {"state": {name: tensor.cpu() for name, tensor in model.state_dict().items()}, "words": vocab.itos,
-             "settings": metrics["settings"], "data": metrics["data"]}
-    if table:
-        saved["ngrams"] = {"words": table.words, "keys": [pack(keys) for keys in table.keys],
-                           "values": torch.from_numpy(table.values), "scale": torch.from_numpy(table.scale)}
-    write_torch(path, saved)
+                         settings["channels"], settings["input_dropout"], WIDTHS if settings["regions"] else ())
 
 
 def pack(keys):
@@ -57,57 +49,94 @@ def check(saved):
             state["blocks.0.norm1.gamma"].shape == (settings["max_len"], d + settings["channels"]),
             settings["blocks"] <= len(state),
             settings.keys() >= {"both_ends", "ngrams"},
+            len(saved["calibration"]) == 3 and np.isfinite(saved["calibration"]).all(),
             bool(settings["ngrams"]) == bool(ngrams)]
     if ngrams:
-        fits += [len(ngrams["values"]) == sum(map(len, ngrams["keys"])),
+        fits += [len(ngrams["values"]) == 2 * len(ngrams["words"]) + sum(map(len, ngrams["keys"])),
                  all(unpack(keys).max(initial=0) < len(ngrams["words"]) ** order
-                     for order, keys in zip(ORDERS, ngrams["keys"], strict=True))]
+                     for order, keys in zip((2, 3), ngrams["keys"], strict=True))]
     fits += [tensor.is_contiguous() and bool(tensor.isfinite().all()) for tensor in state.values()]
     if not all(fits):
         raise ValueError("its parts do not fit each other")
 
 
 class Predictor:
-    """The network of a `model.pt` with its vocabulary, n-grams and settings.
+    """A trained network with its vocabulary, n-grams and settings: what makes a probability of any text.
 
-    Attributes:
+    Args:
+        model: the network.
+        vocab: its words, a `torchtext.vocab.Vocab`.
+        settings: a dict as `metrics.json` holds it.
         data: "IMDB" or "SAMPLE", what the network was trained on.
-
-    Raises:
-        UserError: the file is absent, damaged, or not one of this program.
+        table: the `ngrams.NgramTable` that gives channels to a text, or None.
+        calibration: see `calibration`; as it is here, logits are left as they are.
     """
 
-    def __init__(self, path=MODEL, device="cpu"):
-        self.device = device
+    def __init__(self, model, vocab, settings, data, table=None, calibration=(0.0, 0.0, 0.0)):
+        self.model, self.vocab, self.settings, self.data = model.eval(), vocab, settings, data
+        self.table, self.calibration, self.device = table, calibration, model.fc.weight.device
+
+    @classmethod
+    def load(cls, path=MODEL, device="cpu"):
+        """Return what `save` wrote. Raises UserError if the file is absent, damaged, or not one of this program."""
         try:
             saved = read_torch(path)
             check(saved)
-            self.settings, self.data = saved["settings"], saved["data"]
-            self.vocab = Vocab(Counter(), specials=saved["words"])
-            self.vocab.vectors = saved["state"]["embedding.weight"]
-            self.model = build_model(self.vocab, self.settings).eval()
-            self.model.load_state_dict(saved["state"])
-            self.table = None
+            vocab = Vocab(Counter(), specials=saved["words"])
+            vocab.vectors = saved["state"]["embedding.weight"]
+            model = build_model(vocab, saved["settings"])
+            model.load_state_dict(saved["state"])
+            table = None
             if "ngrams" in saved:
                 parts = saved["ngrams"]
-                self.table = NgramTable(parts["words"], [unpack(keys) for keys in parts["keys"]],
-                                        parts["values"].numpy(), parts["scale"].numpy())
-            self.model.to(device)
+                table = NgramTable(parts["words"], [unpack(keys) for keys in parts["keys"]],
+                                   parts["values"].numpy(), parts["scale"].numpy())
+            predictor = cls(model.to(device), vocab, saved["settings"], saved["data"], table, saved["calibration"])
             # fails if the parts do not fit each other; a text would need spaCy, which `evaluate` does without
-            self.logits(unlabelled(["film"], np.zeros(1, np.int32), np.array([0, 1])))
+            predictor.logits(unlabelled(["film"], np.zeros(1, np.int32), np.array([0, 1])))
+            return predictor
         except FileNotFoundError as error:
             raise UserError(f"{path} is not there; train first, or name the model of another run.") from error
         except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
             raise UserError(f"{path} is not a model of this program, or is damaged; train again.") from error
 
+    def save(self, path):
+        """Write all that a text needs, on the CPU."""
+        saved = {"state": {name: tensor.cpu() for name, tensor in self.model.state_dict().items()},
+                 "words": self.vocab.itos, "settings": self.settings, "data": self.data,
+                 "calibration": list(self.calibration)}
+        if self.table:
+            values, scale = torch.from_numpy(self.table.values), torch.from_numpy(self.table.scale)
+            saved["ngrams"] = {"words": self.table.words, "keys": [pack(keys) for keys in self.table.keys],
+                               "values": values, "scale": scale}
+        write_torch(path, saved)
+
     def review_set(self, reviews):
         """Return a `reviews.Reviews` as the network reads it, a `batches.ReviewSet`."""
-        return ReviewSet(reviews, np.ones(len(reviews.labels), bool), self.vocab, self.settings["max_len"],
-                         self.settings["both_ends"], self.table and self.table.channels(reviews), device=self.device)
+        return ReviewSet(reviews, self.vocab, self.settings["max_len"], self.settings["both_ends"],
+                         self.table and self.table.channels(reviews), self.device)
 
     def logits(self, reviews):
-        """Return the logit of each of a `reviews.Reviews`, (reviews,), above 0 for a positive one."""
-        return predict_logits(self.model, BucketLoader(self.review_set(reviews)), "predicting").cpu()
+        """Return the calibrated logit of each of a `reviews.Reviews`, (reviews,), above 0 for a positive one."""
+        logits = predict_logits(self.model, BucketLoader(self.review_set(reviews)), "predicting").cpu()
+        return (logits * sharpness(self.calibration, np.diff(reviews.starts))).float()
+
+    def calibrate(self, reviews):
+        """Fit the calibration on parts of reviews that the network was not trained on."""
+        self.calibration = 0.0, 0.0, 0.0
+        parts = parts_of(reviews).values()
+        self.calibration = fit(torch.cat([self.logits(part) for part in parts]),
+                               np.concatenate([np.diff(part.starts) for part in parts]),
+                               torch.cat([torch.from_numpy(part.labels) for part in parts]))
+
+    def certainty(self, reviews):
+        """Return share right and calibration error on each of `calibration.parts_of` reviews."""
+        found = {}
+        for length, part in parts_of(reviews).items():
+            logits, labels = self.logits(part), torch.from_numpy(part.labels)
+            found[length] = {"accuracy": ((logits > 0) == labels).float().mean().item(),
+                             "calibration_error": calibration_error(logits, labels)}
+        return found
 
 
 def as_reviews(texts):

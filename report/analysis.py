@@ -137,7 +137,7 @@ def main():
     parser.add_argument("--data-dir", default=".data", help="folder with the IMDB reviews (default: %(default)s)")
     parser.add_argument("--cache-dir", default=".cache", help="as in sentiment_analysis.py (default: %(default)s)")
     args = parser.parse_args()
-    predictor = Predictor(Path(args.run, "model.pt"))
+    predictor = Predictor.load(Path(args.run, "model.pt"))
     model = predictor.model
     metrics = json.loads(Path(args.run, "metrics.json").read_text(encoding="utf-8"))
     if predictor.data != "IMDB" or predictor.table:

@@ -13,7 +13,7 @@ from torchtext.vocab import Vocab
 from helpers import batches
 from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab, load_glove, predict_logits, split_by_movie
 from helpers.cli import UserError
-from helpers.reviews import Reviews
+from helpers.reviews import Reviews, keep
 
 
 def make_reviews(lengths, labels, words=8):
@@ -59,8 +59,9 @@ def test_batch_is_the_padded_lists(max_len, both_ends):
     vocab = Vocab(Counter({f"w{i}": 20 - i for i in range(5)}))  # w5, w6 and w7 are unknown
     chosen = np.array([True, True, True, False, True, True])
     channels = np.arange(2 * len(reviews.tokens), dtype=np.float16).reshape(-1, 2)
-    plain = ReviewSet(reviews, chosen, vocab, max_len, both_ends)
-    beside = ReviewSet(reviews, chosen, vocab, max_len, both_ends, channels)
+    of_chosen = channels[np.repeat(chosen, np.diff(reviews.starts))]
+    plain = ReviewSet(keep(reviews, chosen), vocab, max_len, both_ends)
+    beside = ReviewSet(keep(reviews, chosen), vocab, max_len, both_ends, of_chosen)
     rows, channel_rows, labels = [], [], [1, 0, 1, 0, 1]
     for i in np.flatnonzero(chosen):
         places, head = list(range(reviews.starts[i], reviews.starts[i + 1])), max_len // 2 if both_ends else max_len
@@ -87,7 +88,7 @@ def test_batch_is_the_padded_lists(max_len, both_ends):
 def review_set():
     """201 reviews of 0 to 199 tokens; the label of review i is i, to know it again."""
     reviews = make_reviews(np.random.default_rng(0).integers(0, 200, 201), np.arange(201))
-    return ReviewSet(reviews, np.ones(201, bool), Vocab(Counter(reviews.words)), 500)
+    return ReviewSet(reviews, Vocab(Counter(reviews.words)), 500)
 
 
 def epoch(loader):

@@ -75,7 +75,7 @@ class PretendedCuda(TorchDispatchMode):
         return super().__exit__(*error)
 
     def has(self, tensor):
-        return tensor.untyped_storage()._cdata in self.storages
+        return not tensor.is_sparse and tensor.untyped_storage()._cdata in self.storages
 
     def numpy(self, tensor):
         if self.has(tensor):
@@ -140,25 +140,29 @@ def test_commands_keep_devices_apart(call, data, tmp_path, preset):
     where, run = ("--data-dir", data, "--cache-dir", data / "cache"), tmp_path / preset
     with gpu("pretended"):
         code, out, _ = call(*where, "--runs-dir", tmp_path, *QUICK, "--preset", preset, "--epochs", "2")
-        *_, test, confusion, _ = out.splitlines()
+        *_, test, confusion, parts, _ = out.splitlines()
         evaluated = call("evaluate", "--run", run, *where)
         predict = "predict", TEXT, "--model", run / "model.pt", "--explain", tmp_path / "why.png"
         predicted = call(*predict)
     assert read_json(run / "metrics.json")["device"] == "pretended"
     assert (code, predicted[0]) == (0, 0)
-    assert evaluated == (0, f"{test}\n{confusion}\n", "")
+    assert evaluated == (0, f"{test}\n{confusion}\n{parts}\n", "")
     assert predicted == call(*predict)
     assert {tensor.device.type for tensor in torch.load(run / "model.pt")["state"].values()} == {"cpu"}
 
 
-@pytest.mark.parametrize("settings", [REQUIRED, BONUS])
-def test_loop_does_not_wait(data, monkeypatch, settings):
-    """An epoch waits for its order, which goes there once, and for the loss, at step 50 and in the end."""
+@pytest.mark.parametrize(("settings", "batches_of_epoch", "copies"), [(REQUIRED, 60, 1), (BONUS, 159, 7)])
+def test_loop_does_not_wait(data, monkeypatch, settings, batches_of_epoch, copies):
+    """An epoch waits for its order, which goes there once, and for the loss, at each step 50 and in the end.
+
+    The short texts of an epoch go there at once, too: ids, where they begin and end, labels, channels.
+    """
     settings = replace(settings, batch_size=1, min_freq=2, max_len=25, valid_share=0.0)
     monkeypatch.setitem(batches.TOKENS, "cuda", 200)
     with gpu("pretended") as pretended:
-        *_, loader, _, test_loader, vocab, _ = load_imdb_data(settings, data / "aclImdb", data / "cache", device=CUDA)
-        channels = loader.dataset.channels.shape[1] if settings.ngrams else 0
+        train_set, *_, loader, _, test_loader, vocab, _ = load_imdb_data(settings, data / "aclImdb", data / "cache",
+                                                                         device=CUDA)
+        channels = train_set.channels.shape[1] if settings.ngrams else 0
         model = build_model(vocab, asdict(settings) | {"channels": channels}).to(CUDA)
         optimizer = make_optimizer(model, settings, len(loader))
         del pretended.waits[:]
@@ -166,8 +170,8 @@ def test_loop_does_not_wait(data, monkeypatch, settings):
         training = pretended.waits[:]
         predict_logits(model, test_loader, "")
         evaluation = pretended.waits[len(training):]
-        assert (len(loader), len(test_loader)) == (60, 7)
-    assert Counter(training) == {"_to_copy": 1, "_local_scalar_dense": 2}
+        assert (len(loader), len(test_loader)) == (batches_of_epoch, 7)
+    assert Counter(training) == {"_to_copy": copies, "_local_scalar_dense": batches_of_epoch // 50 + 1}
     assert Counter(evaluation) == {"_to_copy": 1}
 
 
@@ -217,7 +221,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(data, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_and_explanations_are_the_cpus(data, tmp_path, kind):
     def answers(device):
-        predictor, reviews = Predictor(path, device), as_reviews([TEXT])
+        predictor, reviews = Predictor.load(path, device), as_reviews([TEXT])
         return predictor.logits(reviews), word_effects(predictor, reviews), attention_weights(predictor, reviews)
 
     path = train_toy(data, tmp_path, "a", "--preset", "bonus", "--epochs", "2") / "model.pt"

@@ -23,8 +23,9 @@ TEXT = "a wonderful film , but boring"
 @pytest.fixture(scope="module")
 def predictor(data, tmp_path_factory):
     """A network with two blocks and n-gram channels, trained on the toy data."""
-    return Predictor(train_toy(data, tmp_path_factory.mktemp("runs"), "a", "--preset", "bonus", "--epochs", "2", "--lr",
-                               "0.001", "--blocks", "2") / "model.pt")
+    options = "--preset", "bonus", "--epochs", "2", "--lr", "0.001", "--blocks", "2"
+    folder = train_toy(data, tmp_path_factory.mktemp("runs"), "a", *options)
+    return Predictor.load(folder / "model.pt")
 
 
 @pytest.mark.parametrize("at_once", [1, 30])
@@ -54,7 +55,7 @@ def test_attention_is_that_of_the_first_block(predictor):
 @pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_erasing_the_strongest_words_changes_more_than_erasing_random_ones(number):
     """Erase five words from sample reviews, which the network that comes with the project has never seen."""
-    predictor, chance = Predictor(), np.random.default_rng(0)
+    predictor, chance = Predictor.load(), np.random.default_rng(0)
     strongest, at_random = [], []
     for path in chance.permutation(sorted(SAMPLE_DIR.glob("*/*/*.txt")))[:number]:
         reviews = as_reviews([path.read_text(encoding="utf-8")])
@@ -147,7 +148,7 @@ def test_hostile_text_is_only_text(predictor, tmp_path, text):
 def test_command_writes_both_and_answers(call, tmp_path):
     text, paths = "A wonderful film.", (tmp_path / "a.png", tmp_path / "new" / "b.html")
     code, out, err = call("predict", text, "--explain", paths[0], "--explain", paths[1])
-    label, probability = classify(Predictor().logits(as_reviews([text]))[0])
+    label, probability = classify(Predictor.load().logits(as_reviews([text]))[0])
     assert (code, out, paths[0].exists()) == (0, f"{label}  {probability:6.1%}  {text}\n", True)
     assert err == "".join(f"note: {path} shows why\n" for path in paths)
     assert f"<h1>{label}, {probability:.1%}</h1>" in paths[1].read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from helpers import ngrams
-from helpers.ngrams import NgramTable, build, find_ngrams, fit_linear, frequent_keys, load_channels
-from helpers.reviews import Reviews
+from helpers.ngrams import NgramTable, build, channels_by_fold, fit_linear, frequent_keys, load_tables
+from helpers.reviews import Reviews, keep
 
-ORDERS = (1, 2, 3)
-WORDS = ["a", "good", "bad", "film", "not", "very", "rare"]
+WORDS = ["a", "good", "bad", "but", "not", "very", "rare"]
+V = len(WORDS)
 
 
 @pytest.fixture(params=[False, True], ids=["labels", "unsup"])
@@ -35,149 +35,161 @@ def texts_of(data):
     return [data.tokens[a:b].tolist() for a, b in zip(data.starts[:-1], data.starts[1:], strict=True)]
 
 
-def ngrams_of(text, order):
-    """Return the n-gram that ends at each token, None where there is none."""
-    return [tuple(text[i - order + 1:i + 1]) if i >= order - 1 else None for i in range(len(text))]
+def ngrams_of(text):
+    """Return the 1-, 2- and 3-gram that ends at each token, if any; a negated word is ("not", word)."""
+    negated = []
+    for i, word in enumerate(text):
+        before = text[max(0, i - 6):i]
+        since = before[::-1].index(4) if 4 in before else None  # words since the last "not"
+        negated.append(since is not None and 3 not in [*before[len(before) - since:], word])
+    return [[("not", word) if mark else (word,) for word, mark in zip(text, negated, strict=True)],
+            *([tuple(text[i - order + 1:i + 1]) if i >= order - 1 else None for i in range(len(text))]
+              for order in (2, 3))]
 
 
 def held(text):
     """Return the distinct n-grams of a text."""
-    return {gram for order in ORDERS for gram in ngrams_of(text, order) if gram}
-
-
-def naive_bayes(gram, texts, labels):
-    p = sum(gram in held(text) for text, label in zip(texts, labels, strict=True) if label == 1)
-    n = sum(gram in held(text) for text, label in zip(texts, labels, strict=True) if label == 0)
-    return math.log((p + 1) / (n + 1)) if p + n >= 2 else 0.0
+    return {gram for of_order in ngrams_of(text) for gram in of_order if gram}
 
 
 def number_of(gram):
-    return sum(word * 7**back for back, word in enumerate(reversed(gram)))
+    return sum(word * V**back for back, word in enumerate(reversed(gram)))
 
 
-def per_review(values, data):
-    """Return the rows of each labelled review's tokens, and its number: values (tokens of labelled reviews, C)."""
-    labelled = np.flatnonzero(data.labels >= 0)
-    rows = np.split(values, np.cumsum(np.diff(data.starts)[labelled]))
-    assert len(rows.pop()) == 0
-    return list(zip(labelled, rows, strict=True))
+def rows_of(table):
+    """Return which row of a table's values is that of which n-gram."""
+    rows = [*((word,) for word in range(V)), *(("not", word) for word in range(V))]
+    for order, keys in zip((2, 3), table.keys, strict=True):
+        rows += [tuple(key // V**back % V for back in reversed(range(order))) for key in keys.tolist()]
+    return {gram: row for row, gram in enumerate(rows)}
+
+
+def log_ratio(gram, texts, labels, of_word=None):
+    p = sum(label for text, label in zip(texts, labels, strict=True) if gram in held(text))
+    n = sum(1 - label for text, label in zip(texts, labels, strict=True) if gram in held(text))
+    if of_word is None:
+        return math.log((p + 1) / (n + 1)) if p + n >= 2 else 0.0
+    contrary = 1 / (1 + math.exp(of_word / 2))
+    return math.log((p + 4 * contrary) / (n + 4 * (1 - contrary)))
+
+
+def tables_of(data, train, min_reviews=1):
+    words, keys, values, folds = build(data, train, min_reviews, seed=0)
+    assert words == WORDS
+    return [NgramTable(words, keys, of_fold, np.ones(1)) for of_fold in values], folds
 
 
 @pytest.mark.parametrize("min_reviews", [1, 2, 5])
-def test_frequent_ngrams_are_found_where_they_stand(corpus, min_reviews):
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_frequent_ngrams_are_those_of_plain_counts(corpus, order, min_reviews):
     data, _ = corpus
-    texts = texts_of(data)
-    count = Counter(gram for text in texts for gram in held(text))
-    grams = sorted((gram for gram, reviews in count.items() if reviews >= min_reviews),
-                   key=lambda gram: (len(gram), number_of(gram)))
-    keys = [frequent_keys(data.tokens, data.starts, order, 7, min_reviews) for order in ORDERS]
-    assert [array.tolist() for array in keys] == [
-        [number_of(gram) for gram in grams if len(gram) == order] for order in ORDERS]
-    found = find_ngrams(data.tokens, data.starts, 7, keys)
-    pairs = [(row, grams[code]) for row, code in zip(found.reviews.tolist(), found.codes.tolist(), strict=True)]
-    assert sorted(pairs) == sorted((i, gram) for i, text in enumerate(texts) for gram in held(text) if gram in grams)
-    for order in ORDERS:
-        standing = [(i, gram) for i, text in enumerate(texts) for gram in ngrams_of(text, order)]
-        assert [pairs[pair] if pair >= 0 else None for pair in found.at[order - 1].tolist()] == [
-            (i, gram) if gram in grams else None for i, gram in standing]
+    count = Counter(gram for text in texts_of(data) for gram in {
+        tuple(text[i:i + order]) for i in range(len(text) - order + 1)})
+    assert frequent_keys(data.tokens, data.starts, order, V, min_reviews).tolist() == sorted(
+        number_of(gram) for gram, reviews in count.items() if reviews >= min_reviews)
 
 
-def test_words_without_id_break_ngrams():
-    keys = [np.array([0, 1]), np.array([1]), np.array([1])]
-    found = find_ngrams(np.array([0, 1, -1, 0, 1, 0]), np.array([0, 5, 6]), 2, keys)
-    assert found.at.tolist() == [[0, 1, -1, 0, 1, 2], [-1, 3, -1, -1, 3, -1], [-1] * 6]
+def test_values_are_plain_counts_of_the_other_films(corpus):
+    """Naive Bayes' ratios, and the rule of the module: a fold's values know nothing of its own films."""
+    data, train = corpus
+    tables, folds = tables_of(data, train)
+    texts, labels = texts_of(keep(data, train)), data.labels[train]
+    movies = data.movies[train]
+    assert all(len(set(folds[movies == movie])) == 1 for movie in set(movies))
+    for i, table in enumerate(tables):
+        others = [j for j in range(len(texts)) if folds[j] != i]
+        for gram, row in rows_of(table).items():
+            of_word = log_ratio(gram[1:], [texts[j] for j in others], labels[others]) if gram[0] == "not" else None
+            expected = log_ratio(gram, [texts[j] for j in others], labels[others], of_word)
+            assert table.values[row, 0] == pytest.approx(expected, abs=4e-3), gram
+    turned = np.where(train, data.labels, 1 - data.labels)
+    turned[data.labels < 0] = -1
+    assert all(np.array_equal(a.values, b.values) for a, b in zip(
+        tables, tables_of(replace(data, labels=turned), train)[0], strict=True)), "of other reviews no label is read"
+
+
+def test_channels_are_values_marks_and_sums(corpus):
+    data, train = corpus
+    (table, *_), _ = tables_of(data, train)
+    rows, kinds = rows_of(table), table.values.shape[1]
+    assert kinds == (3 if (data.labels < 0).any() else 2)
+    value_of = {gram: table.values[row].astype(float) for gram, row in rows.items()}
+    nothing = np.zeros(kinds)
+    for i, text in enumerate(texts_of(data)):
+        channels = table.channels(keep(data, np.arange(len(data.labels)) == i)).astype(float)
+        grams = ngrams_of(text)
+        for order in range(3):
+            expected = [value_of.get(gram, nothing) for gram in grams[order]]
+            found = channels[:, order * kinds:(order + 1) * kinds]
+            np.testing.assert_allclose(found, np.reshape(expected, (-1, kinds)), atol=1e-2)
+        negated = np.array([gram[0] == "not" for gram in grams[0]], float)
+        last = len(text) - 1 - text[::-1].index(3) if 3 in text else 0
+        conceded = np.arange(len(text)) < last
+        shifted = np.array([np.array([value_of[word,][1] for word in text]) * negated,
+                            np.array([value_of[gram][1] for gram in grams[0]]) * conceded]).reshape(2, -1)
+        np.testing.assert_allclose(channels[:, 3 * kinds:3 * kinds + 4].T, [*shifted, negated, conceded], atol=1e-2)
+        sums = sum((value_of.get(gram, nothing) for gram in held(text)), nothing)[1:]
+        expected = np.tile([*sums, *shifted.sum(axis=1)], (len(text), 1))
+        np.testing.assert_allclose(channels[:, 3 * kinds + 4:], expected, atol=3e-2)
 
 
 def test_linear_fit_is_where_the_loss_is_least():
     """The gradient of the sum of log(1 + exp(-y z)) + penalty / 2 |w|² vanishes there; it is convex, so only there."""
-    chance = np.random.default_rng(0)
-    X, scale = chance.random((60, 8)) < 0.4, chance.normal(size=8)
-    labels = (X @ chance.normal(size=8) + 0.5 * chance.normal(size=60) > 0).astype(float)
+    chance, words = np.random.default_rng(0), 3
+    X, ratios = chance.random((60, 9)) < 0.4, chance.normal(size=9)
+    features = X * ratios
+    features[:, :words] -= X[:, words:2 * words] * ratios[:words] / 2
+    labels = (features @ chance.normal(size=9) + 0.5 * chance.normal(size=60) > 0).astype(float)
     rows, codes = np.nonzero(X)
     order = chance.permutation(len(rows))
-    summands, intercept = fit_linear(codes[order], rows[order], scale, labels)
+    summands, intercept = fit_linear(codes[order], rows[order], ratios, labels, words)
     errors = 1 / (1 + np.exp(-(X @ summands + intercept))) - labels
-    gradient = np.append((X * scale).T @ errors + ngrams.PENALTY * summands / scale, errors.sum())
+    summands[words:2 * words] += summands[:words] / 2
+    gradient = np.append(features.T @ errors + ngrams.PENALTY * summands / ratios, errors.sum())
     np.testing.assert_allclose(gradient, 0, atol=5e-3)
     assert np.abs(summands).max() > 0.1
 
 
-def test_channels_are_plain_counts_and_sums_over_the_review(corpus):
-    """Naive Bayes' are counted without a training review's own film; sums are of the values in the table."""
+def test_each_text_gets_the_channels_of_its_fold(corpus):
     data, train = corpus
-    channels, table = build(data, train, 1, seed=0)
-    texts, kinds = texts_of(data), table.values.shape[1]
-    assert table.words == WORDS
-    assert kinds == (3 if (data.labels < 0).any() else 2)
-    assert channels.shape[1] == 4 * kinds - 1
-    keys = [(order, key) for order, of_order in zip(ORDERS, table.keys, strict=True) for key in of_order.tolist()]
-    value_of = dict(zip(keys, table.values.astype(float), strict=True))
-    for i, rows in per_review(channels * table.scale, data):
-        counted = np.flatnonzero(train & (data.movies != data.movies[i]) if train[i] else train)
-        for order in ORDERS:
-            expected = [gram and naive_bayes(gram, [texts[j] for j in counted], data.labels[counted]) or 0.0
-                        for gram in ngrams_of(texts[i], order)]
-            np.testing.assert_allclose(rows[:, (order - 1) * kinds], expected, atol=4e-3)
-        if not train[i]:
-            total = sum((value_of[len(gram), number_of(gram)] for gram in held(texts[i])
-                         if (len(gram), number_of(gram)) in value_of), np.zeros(kinds))[1:]
-            np.testing.assert_allclose(rows[:, 3 * kinds:], np.tile(total, (len(rows), 1)), atol=2e-2)
+    tables, folds = tables_of(data, train)
+    texts = keep(data, train)
+    found = np.split(channels_by_fold(texts, folds, tables), texts.starts[1:-1])
+    for i, fold in enumerate(folds):
+        alone = tables[fold].channels(keep(texts, np.arange(len(folds)) == i))
+        assert np.array_equal(found[i], alone)
 
 
-def test_labels_of_a_film_do_not_reach_its_own_training_reviews(corpus):
-    """The rule of the module: turn a film's labels round, and the channels of its own reviews stay."""
+def test_words_have_their_values_whatever_their_numbers(corpus):
     data, train = corpus
-    turned = np.where((data.movies == 4) & train, 1 - data.labels, data.labels)
-    (channels, table), (others, other_table) = (
-        build(replace(data, labels=labels), train, 1, seed=0) for labels in (data.labels, turned))
-    before, after = channels * table.scale, others * other_table.scale
-    own = np.concatenate([np.full(len(rows), data.movies[i] == 4) for i, rows in per_review(before, data)])
-    np.testing.assert_allclose(after[own], before[own], atol=1e-2)
-    assert np.abs(after - before).max(axis=0)[[0, 1, -1]].min() > 0.05, "but those of other films feel it"
-
-
-def test_labels_outside_the_training_reviews_are_never_read(corpus):
-    data, train = corpus
-    turned = np.where(train | (data.labels < 0), data.labels, 1 - data.labels)
-    channels, table = build(data, train, 1, seed=0)
-    assert np.array_equal(build(replace(data, labels=turned), train, 1, seed=0)[0], channels)
-
-
-def test_table_gives_new_texts_what_build_gave_them(corpus):
-    """Whatever else stands beside them, and whatever the numbers of their words."""
-    data, train = corpus
-    channels, table = build(data, train, 1, seed=0)
-    for i, rows in per_review(channels, data):
-        if not train[i]:
-            tokens = 7 - data.tokens[data.starts[i]:data.starts[i + 1]]
-            alone = replace(data, words=["new", *WORDS[::-1]], tokens=tokens, starts=np.array([0, len(tokens)]))
-            np.testing.assert_allclose(table.channels(alone), rows, rtol=1e-3)
+    (table, *_), _ = tables_of(data, train)
+    other = replace(data, words=["new", *WORDS[::-1]], tokens=V - data.tokens)
+    assert np.array_equal(table.channels(other), table.channels(data))
 
 
 @pytest.mark.parametrize("length", [0, 2])
 def test_table_of_a_text_without_known_words(corpus, length):
-    table = NgramTable(["b"], [np.array([0]), np.array([0]), np.array([0])], np.ones((3, 2), np.float16), np.ones(7))
+    table = NgramTable(["b"], [np.array([0]), np.array([0])], np.ones((4, 2), np.float16), np.ones(13))
     text = replace(corpus[0], tokens=np.zeros(length, np.int32), starts=np.array([0, length]))
-    assert table.channels(text).tolist() == [[0] * 7] * length
+    assert table.channels(text).tolist() == [[0] * 13] * length
 
 
 def test_second_load_builds_nothing_that_determines_the_same(corpus, tmp_path, monkeypatch):
     data, train = corpus
     kind = "unsup" if (data.labels < 0).any() else "labels"
-    channels, table = load_channels(data, train, kind, 0, tmp_path)
+    tables, mean, folds = load_tables(data, train, kind, 0, tmp_path)
+    scaled = channels_by_fold(keep(data, train), folds, tables).astype(float)
+    np.testing.assert_allclose(scaled.std(axis=0)[scaled.any(axis=0)], 1, atol=2e-2)
+    np.testing.assert_allclose(mean.values, np.mean([table.values for table in tables], axis=0), atol=2e-3)
     with monkeypatch.context() as patch:
         patch.setattr(ngrams, "build", None)
-        again, table_again = load_channels(data, train, kind, 0, tmp_path)
-    assert np.array_equal(channels, again)
-    assert table.words == table_again.words
-    for a, b in zip([*table.keys, table.values, table.scale],
-                    [*table_again.keys, table_again.values, table_again.scale], strict=True):
-        assert np.array_equal(a, b)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:-100])
-    assert np.array_equal(channels, load_channels(data, train, kind, 0, tmp_path)[0])
+        again, mean_again, folds_again = load_tables(data, train, kind, 0, tmp_path)
+    assert folds.tolist() == folds_again.tolist()
+    for a, b in zip([*tables, mean], [*again, mean_again], strict=True):
+        assert a.words == b.words
+        assert all(map(np.array_equal, [*a.keys, a.values, a.scale], [*b.keys, b.values, b.scale]))
     other_kind, fewer = {"unsup": "labels", "labels": "unsup"}[kind], train & (data.movies > 0)
     for arguments in ((data, fewer, kind, 0), (data, train, other_kind, 0), (data, train, kind, 7),
                       (replace(data, digest="other"), train, kind, 0)):
-        load_channels(*arguments, tmp_path)
+        load_tables(*arguments, tmp_path)
     assert len(list(tmp_path.iterdir())) == 5

@@ -18,7 +18,7 @@ from tests.toy import read_json, train_toy
 def test_logits_are_those_of_one_review_at_a_time(data, tmp_path, preset):
     """The content of `model.pt`, spaCy and MyTransformer give the logits, and the metrics of the run, again."""
     folder = train_toy(data, tmp_path, "a", "--preset", preset, "--epochs", "6", "--blocks", "2")
-    predictor, saved = Predictor(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)
+    predictor, saved = Predictor.load(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)
     settings, vocab = saved["settings"], Vocab(Counter(), specials=saved["words"])
     vocab.vectors = saved["state"]["embedding.weight"]
     model = MyTransformer(vocab, 25, 2, channels=settings["channels"])
@@ -41,8 +41,12 @@ def test_logits_are_those_of_one_review_at_a_time(data, tmp_path, preset):
             logits.append(logit)
             losses.append(math.log1p(math.exp(-logit if label else logit)))
             confusion[label][logit > 0] += 1
-    assert any(np.diff(as_reviews(texts).starts) > 25)
-    torch.testing.assert_close(predictor.logits(as_reviews(texts)), torch.tensor(logits), atol=1e-5, rtol=1e-5)
+    reviews, (a, b, c) = as_reviews(texts), predictor.calibration
+    calibrated = [logit * 4 ** math.tanh(a + b * math.log(n) + c * math.log(n) ** 2)
+                  for logit, n in zip(logits, np.diff(reviews.starts), strict=True)]
+    assert any(np.diff(reviews.starts) > 25)
+    assert calibrated != pytest.approx(logits, rel=1e-3)
+    torch.testing.assert_close(predictor.logits(reviews), torch.tensor(calibrated), atol=1e-5, rtol=1e-5)
     for logit in (*logits, 0.0):
         probability = 1 / (1 + math.exp(-abs(logit)))
         assert classify(torch.tensor(logit)) == ("positive" if logit > 0 else "negative", pytest.approx(probability))

@@ -141,7 +141,7 @@ def test_seed_is_42_unless_given(arguments, seed):
 @pytest.mark.parametrize(("options", "settings", "name"), [
     ("", Settings(blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False), "required"),
     ("--preset bonus", BONUS, "bonus"),
-    ("--preset bonus-unsup --name mine", replace(BONUS, ngrams="unsup"), "mine"),
+    ("--preset bonus-unsup --name mine", replace(BONUS, ngrams="unsup", regions=True), "mine"),
     ("--sample --blocks 3", replace(SAMPLE, blocks=3), "sample"),
     ("--epochs 7 --lr 0.5 --batch-size 9 --max-len 30 --dropout 0.2 --freeze --min-freq 4 --glove-dim 100",
      Settings(epochs=7, lr=0.5, batch_size=9, max_len=30, dropout=0.2, freeze=True, min_freq=4, glove_dim=100),
@@ -235,7 +235,7 @@ def test_unreachable_server_makes_the_sample_serve(call, monkeypatch, data, tmp_
     for module in (sentiment_analysis, evaluate, archive):
         monkeypatch.setattr(module, "SAMPLE_DIR", data / "aclImdb")
     code, out, _ = call("--cache-dir", data / "cache", "--epochs", "3")
-    reason, banner, *_, test, confusion, _ = out.splitlines()
+    reason, banner, *_, test, confusion, parts, _ = out.splitlines()
     assert (code, "cannot be reached" in reason, banner.startswith("SAMPLE: ")) == (0, True, True)
     assert (out.count("SAMPLE: "), test.startswith("SAMPLE test loss")) == (1, True)
     assert files_in(tmp_path) == RESULTS
@@ -243,7 +243,7 @@ def test_unreachable_server_makes_the_sample_serve(call, monkeypatch, data, tmp_
     assert (metrics["data"], metrics["content_digest"]) == ("SAMPLE", None)
     assert metrics["settings"] == asdict(replace(SAMPLE, epochs=3)) | {"channels": 0}
     evaluated = call("evaluate", "--run", "runs/sample", "--cache-dir", data / "cache")
-    assert evaluated == (0, f"{test}\n{confusion}\n", "")
+    assert evaluated == (0, f"{test}\n{confusion}\n{parts}\n", "")
 
 
 @pytest.mark.skipif(not SAMPLE_DIR.exists(), reason="no sample_reviews/")

@@ -19,8 +19,8 @@ TEXTS = ["A superb film.\nI loved it, all of it!", "Boring, \"awful\" and dreadf
 def predictor():
     """The network that comes with the project, loaded once."""
     with pytest.MonkeyPatch.context() as patch:
-        loaded = predict.Predictor()
-        patch.setattr(predict, "Predictor", lambda path: loaded)
+        loaded = predict.Predictor.load()
+        patch.setattr(predict.Predictor, "load", lambda path: loaded)
         yield
 
 

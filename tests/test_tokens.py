@@ -40,7 +40,7 @@ def test_other_writings_have_the_same_plain_form(text, other):
 
 def test_other_writings_have_the_same_logit_to_the_last_bit(call):
     """By the network that comes with the project, one text at a time and all at once."""
-    predictor = Predictor()
+    predictor = Predictor.load()
     for text, others in SAME.items():
         expected = predictor.logits(as_reviews([text]))
         assert all(predictor.logits(as_reviews([other])).equal(expected) for other in others[:3])

@@ -1,0 +1,97 @@
+"""What an epoch of short texts holds, read back as sentences."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from torchtext.vocab import Vocab
+
+from helpers.ngrams import NgramTable, build
+from helpers.predictor import as_reviews
+from helpers.short_texts import OPENINGS, TURNS, ShortTextLoader, ShortTexts
+
+GOOD, BAD = ["great", "superb", "moving"], ["awful", "boring", "clumsy"]
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    """Reviews of 60 films, each of sentences that say its label, with a negation of the contrary here and there."""
+    chance, texts, labels = np.random.default_rng(0), [], []
+    for film in range(60):
+        label = film % 2
+        own, other = (GOOD, BAD) if label else (BAD, GOOD)
+        texts.append(" ".join(chance.choice([f"The film was {chance.choice(own)}.", f"it is {chance.choice(own)} .",
+                                             f"the story was not {chance.choice(other)} !"]) for _ in range(6)))
+        labels.append(label)
+    texts[0] += " but yet still although though even despite while if in spite of , never hardly n't do did you they we"
+    reviews = as_reviews(texts)
+    reviews.labels, reviews.movies = np.array(labels), np.arange(60)
+    return reviews
+
+
+@pytest.fixture(scope="module")
+def short_texts(reviews):
+    words, keys, values, folds = build(reviews, np.ones(60, bool), 1, 0)
+    return ShortTexts(reviews, folds, [NgramTable(words, keys, of_fold, np.ones(13)) for of_fold in values])
+
+
+def sentences(texts):
+    return [" ".join(texts.words[token] for token in texts.tokens[a:b])
+            for a, b in zip(texts.starts[:-1], texts.starts[1:], strict=True)]
+
+
+def test_an_epoch_holds_all_reviews_and_the_short_texts(reviews, short_texts):
+    np.random.seed(0)
+    texts, folds = short_texts.draw()
+    assert len(texts.labels) == len(folds) == len(short_texts) == 60 + 75 + 24 + 12 + 12
+    said = sentences(texts)
+    whole = sentences(reviews)
+    assert said[:60] == whole
+    assert texts.labels[:60].tolist() == reviews.labels.tolist()
+    for text, label, fold in zip(said[60:159], texts.labels[60:159], folds[60:159], strict=True):
+        sources = [i for i in range(60) if text in whole[i]]
+        assert any(reviews.labels[i] == label and short_texts.folds[i] == fold for i in sources), text
+    assert all(text.count(" ") >= 2 for text in said[60:135])
+    assert {text.count(" ") > 12 for text in said[60:135]} == {True, False}
+    assert all(text[-1] in ".!" for text in said[135:159])
+
+
+def test_a_contrast_has_the_label_of_what_is_not_conceded(short_texts):
+    np.random.seed(1)
+    turns, openings = {turn.strip(", ") for turn in TURNS}, tuple(OPENINGS)
+    for _ in range(60):
+        fold, label, tokens = short_texts.contrast()
+        text = " ".join(short_texts.reviews.words[token] for token in tokens)
+        turn = next((turn for turn in turns if f" {turn} " in text), None)
+        if turn:
+            said = text.split(f" {turn} ")[-1]
+        elif text.startswith(openings):
+            said = text.partition(" , ")[2]
+        else:
+            said = text.partition(" , ")[0]
+        positive = any(word in said for word in GOOD) != ("not" in said.split())
+        assert positive == label, text
+
+
+def test_a_negation_turns_the_label(short_texts):
+    assert len(short_texts.negations) > 50
+    for before, after in zip(short_texts.negations[::2], short_texts.negations[1::2], strict=True):
+        texts = [" ".join(short_texts.reviews.words[token] for token in tokens) for _, _, tokens in (before, after)]
+        assert (before[0], before[1]) == (after[0], 1 - after[1])
+        for (_, label, _), text in zip((before, after), texts, strict=True):
+            positive = any(word in text for word in GOOD) != ("not" in text.split())
+            assert positive == label, text
+        assert sorted(map(len, map(str.split, texts)))[1] - sorted(map(len, map(str.split, texts)))[0] == 1
+
+
+def test_loader_draws_anew_and_follows_numpys_seed(reviews, short_texts):
+    loader = ShortTextLoader(short_texts, 16, vocab=Vocab(Counter(reviews.words)), max_len=50)
+
+    def epoch(seed):
+        np.random.seed(seed)
+        return [(ids.tolist(), channels.shape[2], labels.tolist()) for ids, channels, labels in loader]
+
+    first = epoch(0)
+    assert len(first) == len(loader) == -(-183 // 16)
+    assert first == epoch(0) != epoch(1)
+    assert {channels for _, channels, _ in first} == {13}
