@@ -105,9 +105,10 @@ class MyTransformerBlock(nn.Module):
 class RegionEmbedding(nn.Module):
     """Describe each token by the words around it, with vectors that were learned beforehand and stay (a bonus).
 
-        h_t = tanh(E[word t - W] + ... + E[word t + W] + b)
+        h_t = tanh(s ⊙ (E[word t - W] + ... + E[word t + W]) + b)
 
-    and of it each feature less its mean, divided by its deviation (Johnson & Zhang 2015, with the words as a bag).
+    and of it each feature less its mean, divided by its deviation (Johnson & Zhang 2015, with the words as a bag). E
+    holds whole numbers, which a file has room for, and s says what a feature's 1 is worth.
 
     Args:
         num_words: V.
@@ -118,14 +119,15 @@ class RegionEmbedding(nn.Module):
     def __init__(self, num_words, width, features):
         super().__init__()
         self.width = width
-        self.register_buffer("vectors", torch.zeros(num_words, features, dtype=torch.float16))
+        self.register_buffer("vectors", torch.zeros(num_words, features, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(features))
         self.register_buffer("bias", torch.zeros(features))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
 
     def forward(self, ids):
         """ids (B, T) -> (B, T, R)."""
-        h = torch.tanh(sum_regions(F.embedding(ids, self.vectors).float(), self.width) + self.bias)
+        h = torch.tanh(self.scale * sum_regions(F.embedding(ids, self.vectors).float(), self.width) + self.bias)
         return (h - self.mean) / self.deviation
 
 

@@ -25,6 +25,7 @@ from helpers.tokens import plain_text
 
 LONGEST_WORD = 1000  # characters; spaCy's time grows with the square of a word's length
 SHOWN = 60  # characters of a text that are printed beside its label
+SURE = 0.55  # probability below which it is hard to say what a text is
 LEAST_KNOWN = 0.5  # share of a text's words in the vocabulary, below which its answer comes with a note
 
 
@@ -80,7 +81,8 @@ def parse_args(argv):
     parser.add_argument("--model", default=MODEL, help="the model.pt of a run (default: the bonus network that "
                         "comes with the project)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line: text, label, probability, "
-                        "known (share of its words in the vocabulary), and a note where one is due")
+                        f"sure (whether that is at least {SURE:.0%}%), known (share of its words in the vocabulary), "
+                        "and a note where one is due")
     parser.add_argument("--explain", action="append", metavar="FILE", help="show in FILE.png or FILE.html how much "
                         "each word of one text moved the result; may be given twice")
     args = parser.parse_args(argv)
@@ -130,11 +132,13 @@ def main(argv):
     else:
         for i, (number, label, probability) in enumerate(answers.itertuples()):
             text = table.at[number, column]
-            answer = {"text": text, "label": label, "probability": probability, "known": known[place[i]]}
+            answer = {"text": text, "label": label, "probability": probability, "sure": probability >= SURE,
+                      "known": known[place[i]]}
             messages = [message for message, concerned in notes if concerned[i]]
             if messages:
                 answer["note"] = "; ".join(messages)
-            print(json.dumps(answer) if args.json else f"{label}  {probability:6.1%}  {shorten(text)}")
+            doubt = "" if answer["sure"] else "hard to say: "
+            print(json.dumps(answer) if args.json else f"{label}  {probability:6.1%}  {doubt}{shorten(text)}")
     if label_column:
         truth = read_labels(table.loc[plain.index, label_column])
         accuracy = ((answers["label"] == "positive") == truth).mean()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from helpers.files import cached_arrays
 from helpers.reviews import keep
-from models import sum_regions
+from models import RegionEmbedding, sum_regions
 
 FEATURES = 100
 WIDTHS = (2, 10)  # W
@@ -24,7 +24,7 @@ AHEAD = 5  # words to predict on either side
 PASSES, LEARNING_RATE, BLOCK, NEGATIVES = 2, 2e-3, 8192, 128
 FREQUENT = 1e-4  # share above which a word is predicted less often, as in word2vec
 DEVIATION = 0.3  # of a feature as the network is given it; with 1 it first runs after the new features
-VERSION = 1  # to be raised with every change of what `learn` gives
+VERSION = 2  # to be raised with every change of what `learn` gives
 
 
 def polarity(reviews, vocab_size, ids):
@@ -45,7 +45,7 @@ def learn(ids, starts, weights, width, seed):
         weights: (V) of each word as one to predict.
 
     Returns:
-        vectors float16 (V, FEATURES), and of the features (FEATURES,): bias, and mean and deviation after the tanh.
+        the buffers of a `models.RegionEmbedding`: vectors (V, FEATURES), scale, bias, mean, deviation (FEATURES,).
     """
     torch.manual_seed(seed)
     np.random.seed(seed)
@@ -93,10 +93,14 @@ def learn(ids, starts, weights, width, seed):
         sparse.step()
         dense.step()
     with torch.no_grad():
+        learned = RegionEmbedding(V, width, FEATURES)
+        learned.scale[:] = embedding.weight.abs().amax(dim=0) / 127
+        learned.vectors[:] = (embedding.weight / learned.scale).round()
+        learned.bias[:] = bias
         sample = words[:100 * BLOCK]
-        h = torch.tanh(sum_regions(embedding(sample), width) + bias)[sample > 0]
-    return {"vectors": embedding.weight.detach().numpy().astype(np.float16), "bias": bias.detach().numpy(),
-            "mean": h.mean(0).numpy(), "deviation": (h.std(0).numpy() + 1e-6) / DEVIATION}
+        h = learned(sample)[sample > 0]
+        learned.mean[:], learned.deviation[:] = h.mean(dim=0), (h.std(dim=0) + 1e-6) / DEVIATION
+    return {name: tensor.numpy() for name, tensor in learned.state_dict().items()}
 
 
 def load_regions(reviews, train, vocab, seed, cache_dir):
@@ -116,7 +120,7 @@ def load_regions(reviews, train, vocab, seed, cache_dir):
     key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), len(vocab), seed, FEATURES,
            AHEAD, PASSES, LEARNING_RATE, BLOCK, NEGATIVES, FREQUENT, DEVIATION, VERSION]
     weights = polarity(labelled, len(vocab), id_of[labelled.tokens])
-    names = ["vectors", "bias", "mean", "deviation"]
+    names = list(RegionEmbedding(0, 0, 0).state_dict())
     learned = [cached_arrays(cache_dir, "regions", [*key, width], names, lambda width=width:
                learn(id_of[texts.tokens], texts.starts, weights, width, seed)) for width in WIDTHS]
     return [{name: torch.from_numpy(array) for name, array in arrays.items()} for arrays in learned]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from helpers import tables
+from helpers.predictor import Predictor
 from tests.toy import ROOT, refused, run_python, train_toy
 
 TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />AWFUL!", "the the the film"]
@@ -33,7 +35,7 @@ def ask(call, model, monkeypatch):
 
 def answers(out):
     """Return label, probability in per cent, and text of each line."""
-    return [re.fullmatch(r"(positive|negative)  ( *[\d.]+)%  (.*)", line).groups() for line in out.splitlines()]
+    return [re.fullmatch(r"(positive|negative)  ( *[\d.]+)%  (?:hard to say: )?(.*)", line).groups() for line in out.splitlines()]
 
 
 def test_one_aligned_line_a_text_wherever_the_texts_stand(ask, tmp_path):
@@ -54,10 +56,20 @@ def test_json_holds_text_label_and_probability(ask):
     code, out, _ = ask("--json", *texts)
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, out.isascii(), "\x1b" in out) == (0, True, False)
-    assert [list(answer)[:4] for answer in found] == [["text", "label", "probability", "known"]] * 4
+    assert [list(answer)[:5] for answer in found] == [["text", "label", "probability", "sure", "known"]] * 4
     assert [answer["text"] for answer in found] == texts
     assert [(answer["label"], f"{answer['probability']:6.1%}") for answer in found] == [
         (label, f"{percent}%") for label, percent, _ in answers(ask(*texts)[1])]
+
+
+@pytest.mark.parametrize(("probability", "sure"), [(0.5, False), (0.549, False), (0.551, True), (0.99, True)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_it_says_where_it_is_hard_to_say(ask, monkeypatch, probability, sure, sign):
+    logit = sign * math.log(probability / (1 - probability))
+    monkeypatch.setattr(Predictor, "logits", lambda predictor, reviews: torch.full((len(reviews.labels),), logit))
+    _, out, _ = ask("A film")
+    assert ("hard to say: A film" in out, "A film" in out) == (not sure, True)
+    assert json.loads(ask("--json", "A film")[1])["sure"] == sure
 
 
 def test_notes_on_cut_texts_unknown_words_and_blank_lines(ask, model):

@@ -24,14 +24,14 @@ def test_sums_are_those_of_a_loop(T, width):
 
 def test_embedding_is_the_formula():
     embedding = RegionEmbedding(4, 1, 2)
-    state = {"vectors": torch.randn(4, 2).half(), "bias": torch.randn(2), "mean": torch.randn(2),
-             "deviation": torch.rand(2) + 0.5}
+    state = {"vectors": torch.randint(-128, 128, (4, 2), dtype=torch.int8), "scale": torch.rand(2) / 100,
+             "bias": torch.randn(2), "mean": torch.randn(2), "deviation": torch.rand(2) + 0.5}
     embedding.load_state_dict(state)
     ids = [2, 0, 3]
     for t, row in enumerate(embedding(torch.tensor([ids]))[0].tolist()):
         for i in range(2):
             total = sum(state["vectors"][word, i].item() for s, word in enumerate(ids) if abs(s - t) <= 1)
-            h = math.tanh(total + state["bias"][i].item())
+            h = math.tanh(state["scale"][i].item() * total + state["bias"][i].item())
             assert row[i] == pytest.approx((h - state["mean"][i].item()) / state["deviation"][i].item(), abs=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_neither_test_reviews_nor_unknown_words_are_read(monkeypatch, tmp_path):
 
     def learn(ids, starts, weights, width, seed):
         seen.append((ids.tolist(), starts.tolist(), len(weights), width))
-        return {name: np.zeros(1) for name in ("vectors", "bias", "mean", "deviation")}
+        return {name: np.zeros(1) for name in RegionEmbedding(0, 0, 0).state_dict()}
 
     monkeypatch.setattr(regions, "learn", learn)
     test = np.array([False, False, True, False])
