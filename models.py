@@ -102,41 +102,6 @@ class MyTransformerBlock(nn.Module):
         return self.norm2(self.fc2(F.relu(self.fc1(x))) + x, mask)
 
 
-class RegionEmbedding(nn.Module):
-    """Describe each token by the words around it, with vectors that were learned beforehand and stay (a bonus).
-
-        h_t = tanh(s ⊙ (E[word t - W] + ... + E[word t + W]) + b)
-
-    and of it each feature less its mean, divided by its deviation (Johnson & Zhang 2015, with the words as a bag). E
-    holds whole numbers, which a file has room for, and s says what a feature's 1 is worth.
-
-    Args:
-        num_words: V.
-        width: W.
-        features: R.
-    """
-
-    def __init__(self, num_words, width, features):
-        super().__init__()
-        self.width = width
-        self.register_buffer("vectors", torch.zeros(num_words, features, dtype=torch.int8))
-        self.register_buffer("scale", torch.ones(features))
-        self.register_buffer("bias", torch.zeros(features))
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("deviation", torch.ones(features))
-
-    def forward(self, ids):
-        """ids (B, T) -> (B, T, R)."""
-        h = torch.tanh(self.scale * sum_regions(F.embedding(ids, self.vectors).float(), self.width) + self.bias)
-        return (h - self.mean) / self.deviation
-
-
-def sum_regions(x, width):
-    """x (..., T, R) -> the sums of x[..., t - width:t + width + 1, :] for all t, (..., T, R), as far as there is x."""
-    sums = F.pad(x, (0, 0, width + 1, width)).cumsum(dim=-2)
-    return sums[..., 2 * width + 1:, :] - sums[..., :-2 * width - 1, :]
-
-
 class MyTransformer(nn.Module):
     """Word vectors, blocks, the mean over the tokens, and one linear layer to a logit: positive if above 0.
 
@@ -150,20 +115,17 @@ class MyTransformer(nn.Module):
         freeze: whether the word vectors stay as they are in training.
         channels: C, how many numbers go with each token beside its word vector (a bonus; the exercise has none).
         input_dropout: probability with which a feature of a word vector is dropped in training.
-        regions: W of each `RegionEmbedding` whose features are added, by a linear layer, to the word vectors (a bonus).
+        regions: a module from ids (B, T) to (B, T, d), which are added to the word vectors (a bonus).
     """
 
     def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False, channels=0, input_dropout=0.0,
-                 regions=()):
+                 regions=None):
         super().__init__()
         self.max_len = max_len
         self.pad_id = vocab.stoi["<pad>"]
         self.embedding = nn.Embedding.from_pretrained(vocab.vectors.clone(), freeze=freeze, padding_idx=self.pad_id)
         self.input_dropout = nn.Dropout(input_dropout)
-        self.regions = nn.ModuleList(RegionEmbedding(len(vocab), width, features=100) for width in regions)
-        if regions:
-            self.region_dropout = nn.Dropout(0.2)
-            self.region_fc = nn.Linear(100 * len(regions), self.embedding.embedding_dim, bias=False)
+        self.regions = regions
         d = self.embedding.embedding_dim + channels
         self.blocks = nn.ModuleList(MyTransformerBlock(max_len, d, dropout) for _ in range(num_of_blocks))
         self.fc = nn.Linear(d, 1)
@@ -174,8 +136,8 @@ class MyTransformer(nn.Module):
             raise ValueError(f"the batch has {ids.shape[1]} tokens a review; the network takes at most {self.max_len}")
         mask = ids != self.pad_id  # (B, T)
         x = self.input_dropout(self.embedding(ids))  # (B, T, d)
-        if self.regions:
-            x = x + self.region_fc(self.region_dropout(torch.cat([region(ids) for region in self.regions], dim=2)))
+        if self.regions is not None:
+            x = x + self.regions(ids)
         if channels is not None:
             x = torch.cat([x, channels], dim=2)  # (B, T, d), d now counts the channels
         for block in self.blocks:

@@ -60,9 +60,9 @@ class Settings:
 
 REQUIRED = Settings()
 BONUS = Settings(epochs=3, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05, schedule="one-cycle",
-                 input_dropout=0.6, both_ends=True, ngrams="labels", short_texts=True)
+                 input_dropout=0.6, both_ends=True, ngrams="labels", short_texts=True, regions=True)
 SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # a few dozen steps at 1e-4 would teach nothing
-BONUS_UNSUP = replace(BONUS, ngrams="unsup", regions=True)
+BONUS_UNSUP = replace(BONUS, ngrams="unsup")
 PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": BONUS_UNSUP, "sample": SAMPLE}
 
 
@@ -98,7 +98,7 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
     tables, table, folds = (load_tables(reviews, is_train, settings.ngrams, seed, cache_dir) if settings.ngrams
                             else (None, None, None))
     vocab.ngrams = table
-    vocab.regions = load_regions(reviews, is_train, vocab, seed, cache_dir) if settings.regions else []
+    vocab.regions = load_regions(reviews, is_train, vocab, seed, cache_dir) if settings.regions else None
     channels = [channels_by_fold(parts[0], folds, tables), *map(table.channels, parts[1:])] if table else [None] * 3
     sets = [ReviewSet(part, channels=of_part, **options) for part, of_part in zip(parts, channels, strict=True)]
     train_loader = BucketLoader(sets[0], settings.batch_size)
@@ -152,10 +152,7 @@ def train(settings, source, folder, args):
                "seed": args.seed, "words": len(vocab),
                "settings": asdict(settings) | {"channels": channels}, **describe_machine(device)}
     set_seed(args.seed)  # again, so that training does not depend on what the data step drew
-    model = build_model(vocab, metrics["settings"])
-    for region, learned in zip(model.regions, vocab.regions, strict=True):
-        region.load_state_dict(learned)
-    model.to(device)
+    model = build_model(vocab, metrics["settings"]).to(device)
     optimizer, scheduler = make_optimizer(model, settings, len(train_loader))
     identity = metrics["settings"] | {"seed": args.seed, "device": device.type, "data": metrics["content_digest"]}
     checkpoint = Checkpoint(folder / "checkpoint.pt", identity, model=model, optimizer=optimizer, scheduler=scheduler)

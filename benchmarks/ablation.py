@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
+
 from benchmarks.common import data_parser, mean_and_sd, print_table, write_result
 from benchmarks.seeds import SEEDS
 from helpers.archive import find_source
@@ -17,33 +19,34 @@ from helpers.batches import predict_logits
 from helpers.cli import run_command
 from helpers.evaluate import compute_metrics
 from helpers.files import write_text
-from helpers.ngrams import ORDERS
 from helpers.predictor import build_model
 from sentiment_analysis import BONUS, load_imdb_data, make_optimizer, set_seed, train_epoch
 
-KINDS = 2  # of channels in the preset: naive Bayes, linear; then the linear summands' sum over the review
-NAIVE_BAYES, LINEAR = (list(range(kind, len(ORDERS) * KINDS, KINDS)) for kind in range(KINDS))
-SUMS = [len(ORDERS) * KINDS]
-ROWS = {  # what is left out: other settings, and the channels that stay
-    "nothing": ({}, NAIVE_BAYES + LINEAR + SUMS),
-    "sum over the review": ({}, NAIVE_BAYES + LINEAR),
-    "linear channels": ({}, NAIVE_BAYES + SUMS),
-    "naive Bayes channels": ({}, LINEAR + SUMS),
-    "2- and 3-grams": ({}, [0, 1, *SUMS]),
-    "all channels": ({}, []),
-    "input dropout": ({"input_dropout": 0.0}, NAIVE_BAYES + LINEAR + SUMS),
-    "end of long reviews": ({"both_ends": False}, NAIVE_BAYES + LINEAR + SUMS),
-    "one-cycle schedule": ({"schedule": "constant"}, NAIVE_BAYES + LINEAR + SUMS),
+# which channels are what; see `ngrams.NgramTable.unscaled`
+NAIVE_BAYES, LINEAR, SUM, NEGATION = [0, 2, 4], [1, 3, 5], [10], [6, 7, 8, 9, 11, 12]
+ROWS = {  # what is left out: other settings, and the channels that are set to 0
+    "nothing": ({}, []),
+    "short texts": ({"short_texts": False}, []),
+    "region embeddings": ({"regions": False}, []),
+    "negation and concession": ({}, NEGATION),
+    "sum over the review": ({}, SUM),
+    "linear channels": ({}, LINEAR),
+    "naive Bayes channels": ({}, NAIVE_BAYES),
+    "2- and 3-grams": ({}, [2, 3, 4, 5]),
+    "all channels": ({}, range(13)),
+    "input dropout": ({"input_dropout": 0.0}, []),
+    "one-cycle schedule": ({"schedule": "constant"}, []),
 }
 
 
-def run(settings, columns, seed, source):
+def run(settings, left_out, seed, source):
     """Return loss and accuracy on the validation split after the last epoch."""
     train_set, valid_set, _, train_loader, valid_loader, _, vocab, _ = load_imdb_data(settings, source)
-    for part in (train_set, valid_set):
-        part.channels = part.channels[:, sorted(columns)] if columns else None
     set_seed(seed)
-    model = build_model(vocab, asdict(settings) | {"channels": len(columns)})
+    stay = torch.ones(train_set.channels.shape[1])
+    stay[list(left_out)] = 0
+    model = build_model(vocab, asdict(settings) | {"channels": len(stay)})
+    model.register_forward_pre_hook(lambda model, inputs: (inputs[0], inputs[1] * stay))
     optimizer, scheduler = make_optimizer(model, settings, len(train_loader))
     for epoch in range(settings.epochs):
         train_epoch(model, train_loader, optimizer, scheduler, f"epoch {epoch + 1}")
@@ -57,12 +60,13 @@ def main():
     source = find_source(args.data_dir)
     rows = []
     for seed in args.seeds:
-        for what, (other, columns) in ROWS.items():
+        for what, (other, left_out) in ROWS.items():
             settings = replace(BONUS, valid_share=0.2, **other)
             path = Path("runs", "ablation", f"{what.replace(' ', '-')}-{seed}.json")
             if not path.exists():
-                result = run(settings, columns, seed, source)
-                write_text(path, json.dumps({"settings": asdict(settings), "columns": columns, **result}) + "\n")
+                result = run(settings, left_out, seed, source)
+                result |= {"settings": asdict(settings), "left out": list(left_out)}
+                write_text(path, json.dumps(result) + "\n")
             result = json.loads(path.read_text(encoding="utf-8"))
             rows.append({"left out": what, "seed": seed, "valid loss": result["loss"],
                          "valid accuracy": result["accuracy"]})

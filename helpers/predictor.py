@@ -12,7 +12,7 @@ from helpers.calibration import calibration_error, fit, parts_of, sharpness
 from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
 from helpers.ngrams import NgramTable
-from helpers.regions import WIDTHS
+from helpers.regions import WIDTHS, RegionEmbedding, Regions
 from helpers.reviews import Reviews
 from helpers.tokens import tokenize
 from models import MyTransformer
@@ -23,7 +23,8 @@ MODEL = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"
 def build_model(vocab, settings):
     """Return a new network; `settings` is a dict as `metrics.json` and `model.pt` hold it."""
     return MyTransformer(vocab, settings["max_len"], settings["blocks"], settings["dropout"], settings["freeze"],
-                         settings["channels"], settings["input_dropout"], WIDTHS if settings["regions"] else ())
+                         settings["channels"], settings["input_dropout"],
+                         Regions(vocab.regions, vocab.vectors.shape[1]) if settings["regions"] else None)
 
 
 def pack(keys):
@@ -84,6 +85,7 @@ class Predictor:
             check(saved)
             vocab = Vocab(Counter(), specials=saved["words"])
             vocab.vectors = saved["state"]["embedding.weight"]
+            vocab.regions = [RegionEmbedding(len(vocab), width) for width in WIDTHS]  # the state fills them
             model = build_model(vocab, saved["settings"])
             model.load_state_dict(saved["state"])
             table = None

@@ -16,15 +16,67 @@ from tqdm import tqdm
 
 from helpers.files import cached_arrays
 from helpers.reviews import keep
-from models import RegionEmbedding, sum_regions
 
-FEATURES = 100
+FEATURES = 100  # R
 WIDTHS = (2, 10)  # W
 AHEAD = 5  # words to predict on either side
 PASSES, LEARNING_RATE, BLOCK, NEGATIVES = 2, 2e-3, 8192, 128
 FREQUENT = 1e-4  # share above which a word is predicted less often, as in word2vec
 DEVIATION = 0.3  # of a feature as the network is given it; with 1 it first runs after the new features
 VERSION = 2  # to be raised with every change of what `learn` gives
+
+
+class RegionEmbedding(nn.Module):
+    """Describe each token by the words around it, with vectors that were learned beforehand and stay.
+
+        h_t = tanh(s ⊙ (E[word t - W] + ... + E[word t + W]) + b)
+
+    and of it each feature less its mean, divided by its deviation (Johnson & Zhang 2015, with the words as a bag). E
+    holds whole numbers, which a file has room for, and s says what a feature's 1 is worth.
+
+    Args:
+        num_words: V.
+        width: W.
+    """
+
+    def __init__(self, num_words, width):
+        super().__init__()
+        self.width = width
+        self.register_buffer("vectors", torch.zeros(num_words, FEATURES, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(FEATURES))
+        self.register_buffer("bias", torch.zeros(FEATURES))
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("deviation", torch.ones(FEATURES))
+
+    def forward(self, ids):
+        """ids (B, T) -> (B, T, R)."""
+        h = torch.tanh(self.scale * sum_regions(F.embedding(ids, self.vectors).float(), self.width) + self.bias)
+        return (h - self.mean) / self.deviation
+
+
+def sum_regions(x, width):
+    """x (..., T, R) -> the sums of x[..., t - width:t + width + 1, :] for all t, (..., T, R), as far as there is x."""
+    sums = F.pad(x, (0, 0, width + 1, width)).cumsum(dim=-2)
+    return sums[..., 2 * width + 1:, :] - sums[..., :-2 * width - 1, :]
+
+
+class Regions(nn.Module):
+    """Project the features of region embeddings to the width of the word vectors.
+
+    Args:
+        embeddings: a `RegionEmbedding` for each of WIDTHS.
+        d: features of a word vector.
+    """
+
+    def __init__(self, embeddings, d):
+        super().__init__()
+        self.embeddings = nn.ModuleList(embeddings)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(FEATURES * len(embeddings), d, bias=False)
+
+    def forward(self, ids):
+        """ids (B, T) -> (B, T, d)."""
+        return self.fc(self.dropout(torch.cat([embedding(ids) for embedding in self.embeddings], dim=2)))
 
 
 def polarity(reviews, vocab_size, ids):
@@ -45,7 +97,7 @@ def learn(ids, starts, weights, width, seed):
         weights: (V) of each word as one to predict.
 
     Returns:
-        the buffers of a `models.RegionEmbedding`: vectors (V, FEATURES), scale, bias, mean, deviation (FEATURES,).
+        a `RegionEmbedding`.
     """
     torch.manual_seed(seed)
     np.random.seed(seed)
@@ -66,7 +118,7 @@ def learn(ids, starts, weights, width, seed):
         nn.init.zeros_(table.weight)
     bias = nn.Parameter(torch.zeros(FEATURES))
     with torch.no_grad():
-        embedding.weight[0] = 0
+        embedding.weight[torch.from_numpy(share == 0)] = 0  # padding among them: it must add nothing to a region
     sparse = torch.optim.SparseAdam([embedding.weight, before.weight, after.weight], lr=LEARNING_RATE)
     dense = torch.optim.Adam([bias], lr=LEARNING_RATE / 2)
     blocks = [block for _ in range(PASSES) for block in np.random.permutation(-(-len(words) // BLOCK))]
@@ -93,14 +145,14 @@ def learn(ids, starts, weights, width, seed):
         sparse.step()
         dense.step()
     with torch.no_grad():
-        learned = RegionEmbedding(V, width, FEATURES)
+        learned = RegionEmbedding(V, width)
         learned.scale[:] = embedding.weight.abs().amax(dim=0) / 127
         learned.vectors[:] = (embedding.weight / learned.scale).round()
         learned.bias[:] = bias
         sample = words[:100 * BLOCK]
         h = learned(sample)[sample > 0]
         learned.mean[:], learned.deviation[:] = h.mean(dim=0), (h.std(dim=0) + 1e-6) / DEVIATION
-    return {name: tensor.numpy() for name, tensor in learned.state_dict().items()}
+    return learned
 
 
 def load_regions(reviews, train, vocab, seed, cache_dir):
@@ -112,7 +164,7 @@ def load_regions(reviews, train, vocab, seed, cache_dir):
         vocab: the words that regions are made of.
 
     Returns:
-        for each width the buffers of a `models.RegionEmbedding`, a dict from name to tensor.
+        a `RegionEmbedding` for each width.
     """
     id_of = np.array([vocab.stoi[word] for word in reviews.words])
     id_of[id_of <= vocab.stoi["<pad>"]] = 0  # neither unknown words nor padding tell anything
@@ -120,7 +172,12 @@ def load_regions(reviews, train, vocab, seed, cache_dir):
     key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), len(vocab), seed, FEATURES,
            AHEAD, PASSES, LEARNING_RATE, BLOCK, NEGATIVES, FREQUENT, DEVIATION, VERSION]
     weights = polarity(labelled, len(vocab), id_of[labelled.tokens])
-    names = list(RegionEmbedding(0, 0, 0).state_dict())
-    learned = [cached_arrays(cache_dir, "regions", [*key, width], names, lambda width=width:
-               learn(id_of[texts.tokens], texts.starts, weights, width, seed)) for width in WIDTHS]
-    return [{name: torch.from_numpy(array) for name, array in arrays.items()} for arrays in learned]
+    embeddings = [RegionEmbedding(len(vocab), width) for width in WIDTHS]
+    for embedding in embeddings:
+        def make(width=embedding.width):
+            learned = learn(id_of[texts.tokens], texts.starts, weights, width, seed)
+            return {name: tensor.numpy() for name, tensor in learned.state_dict().items()}
+
+        arrays = cached_arrays(cache_dir, "regions", [*key, embedding.width], list(embedding.state_dict()), make)
+        embedding.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return embeddings

@@ -35,7 +35,8 @@ def ask(call, model, monkeypatch):
 
 def answers(out):
     """Return label, probability in per cent, and text of each line."""
-    return [re.fullmatch(r"(positive|negative)  ( *[\d.]+)%  (?:hard to say: )?(.*)", line).groups() for line in out.splitlines()]
+    pattern = r"(positive|negative)  ( *[\d.]+)%  (?:hard to say: )?(.*)"
+    return [re.fullmatch(pattern, line).groups() for line in out.splitlines()]
 
 
 def test_one_aligned_line_a_text_wherever_the_texts_stand(ask, tmp_path):

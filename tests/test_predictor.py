@@ -10,6 +10,7 @@ import torch
 from torchtext.vocab import Vocab
 
 from helpers.predictor import Predictor, as_reviews, classify, pack, unpack
+from helpers.regions import RegionEmbedding, Regions
 from models import MyTransformer
 from tests.toy import read_json, train_toy
 
@@ -21,7 +22,9 @@ def test_logits_are_those_of_one_review_at_a_time(data, tmp_path, preset):
     predictor, saved = Predictor.load(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)
     settings, vocab = saved["settings"], Vocab(Counter(), specials=saved["words"])
     vocab.vectors = saved["state"]["embedding.weight"]
-    model = MyTransformer(vocab, 25, 2, channels=settings["channels"])
+    empty = [RegionEmbedding(len(vocab), width) for width in (2, 10)]
+    regions = Regions(empty, 50) if preset == "bonus" else None
+    model = MyTransformer(vocab, 25, 2, channels=settings["channels"], regions=regions)
     model.load_state_dict(saved["state"])
     model.eval()
     tokenizer, texts, logits, losses, confusion = spacy.blank("en").tokenizer, [], [], [], [[0, 0], [0, 0]]

@@ -9,9 +9,8 @@ import torch
 from torchtext.vocab import Vocab
 
 from helpers import regions
-from helpers.regions import learn, load_regions, polarity
+from helpers.regions import RegionEmbedding, learn, load_regions, polarity, sum_regions
 from helpers.reviews import Reviews
-from models import RegionEmbedding, sum_regions
 
 
 @pytest.mark.parametrize("width", [0, 1, 4])
@@ -22,8 +21,9 @@ def test_sums_are_those_of_a_loop(T, width):
     torch.testing.assert_close(sum_regions(x, width), torch.stack([torch.stack(rows) for rows in expected]))
 
 
-def test_embedding_is_the_formula():
-    embedding = RegionEmbedding(4, 1, 2)
+def test_embedding_is_the_formula(monkeypatch):
+    monkeypatch.setattr(regions, "FEATURES", 2)
+    embedding = RegionEmbedding(4, 1)
     state = {"vectors": torch.randint(-128, 128, (4, 2), dtype=torch.int8), "scale": torch.rand(2) / 100,
              "bias": torch.randn(2), "mean": torch.randn(2), "deviation": torch.rand(2) + 0.5}
     embedding.load_state_dict(state)
@@ -51,13 +51,13 @@ def test_words_of_one_company_have_similar_vectors(texts, monkeypatch):
     monkeypatch.setattr(regions, "LEARNING_RATE", 0.05)
     ids, starts = texts
     found = learn(ids, starts, np.ones(10), 0, 0)
-    unit = found["vectors"].astype(float)[[2, 3, 6, 7]]
+    unit = found.vectors.numpy().astype(float)[[2, 3, 6, 7]]
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     similar = unit @ unit.T
     assert min(similar[0, 1], similar[2, 3]) > max(similar[0, 2], similar[0, 3], similar[1, 2], similar[1, 3]) + 0.2
-    assert not found["vectors"][0].any()
+    assert not found.vectors[:2].any(), "neither unknown words nor padding"
     again = learn(ids, starts, np.ones(10), 0, 0)
-    assert all(np.array_equal(found[name], again[name]) for name in found)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in found.state_dict().items())
 
 
 def test_polarity_is_the_difference_in_standard_errors():
@@ -74,7 +74,7 @@ def test_neither_test_reviews_nor_unknown_words_are_read(monkeypatch, tmp_path):
 
     def learn(ids, starts, weights, width, seed):
         seen.append((ids.tolist(), starts.tolist(), len(weights), width))
-        return {name: np.zeros(1) for name in RegionEmbedding(0, 0, 0).state_dict()}
+        return RegionEmbedding(4, width)
 
     monkeypatch.setattr(regions, "learn", learn)
     test = np.array([False, False, True, False])
