@@ -1,6 +1,7 @@
 # make sentiment: train on IMDB. make test: ruff and all tests. make fuzz: what is too slow for that. make report:
 # report/report.pdf from report/results/. make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every
 # figure of the README but those of the long trainings. All set up .venv on first use and never again.
+# make address REPOSITORY=OWNER/NAME: where the project is on GitHub, once, for README.md and notebook.ipynb.
 
 PYTHON ?= python3
 DATA ?= .data
@@ -27,6 +28,9 @@ bench: .venv/ready-dev
 	    .venv/bin/python -m benchmarks.$$name --data-dir $(DATA) || exit; done
 	.venv/bin/python -m benchmarks.generation
 
+address:
+	perl -pi -e 's#OWNER/NAME#$(REPOSITORY)#' README.md notebook.ipynb
+
 # Without a GPU, torch's CPU build, where it is to be had, saves gigabytes of CUDA libraries.
 .venv/ready: requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv
@@ -39,4 +43,4 @@ bench: .venv/ready-dev
 	.venv/bin/pip install -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: sentiment test fuzz report submission bench
+.PHONY: sentiment test fuzz report submission bench address
