@@ -48,13 +48,21 @@ def fit(logits, lengths, labels):
     return curve.tolist()
 
 
-def calibration_error(logits, labels, bins=20):
-    """Return the expected calibration error: the mean difference of the share right and the probability claimed."""
+def reliability(logits, labels, bins=20):
+    """Return the reliability diagram, (bins, 3): texts in each range of probability, sum of what is claimed, and right.
+
+    A point of the diagram is the second and the third, divided by the first.
+    """
     claimed = torch.sigmoid(logits.abs())
-    number = ((claimed - 0.5) * 2 * bins).long().clamp(max=bins - 1)
     right = ((logits > 0) == (labels > 0.5)).float()
-    differences = torch.zeros(bins).index_add(0, number, right - claimed)
-    return differences.abs().sum().item() / len(logits)
+    number = ((claimed - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    return torch.zeros(bins, 3).index_add(0, number, torch.stack([torch.ones_like(claimed), claimed, right], dim=1))
+
+
+def calibration_error(logits, labels):
+    """Return the expected calibration error over 20 ranges: the mean difference of share right and what is claimed."""
+    _, claimed, right = reliability(logits, labels).T
+    return (right - claimed).abs().sum().item() / len(logits)
 
 
 def parts_of(reviews):
