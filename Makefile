@@ -27,6 +27,7 @@ bench: .venv/ready-dev
 	for name in step epoch data start predict time_to_85 peer busy; do \
 	    .venv/bin/python -m benchmarks.$$name --data-dir $(DATA) || exit; done
 	.venv/bin/python -m benchmarks.generation
+	! command -v nvidia-smi || .venv/bin/python -m benchmarks.gpu --data-dir $(DATA)
 
 address:
 	perl -pi -e 's#OWNER/NAME#$(REPOSITORY)#' README.md notebook.ipynb
