@@ -1,6 +1,8 @@
 # make sentiment: train on IMDB. make test: ruff and all tests. make fuzz: what is too slow for that. make report:
 # report/report.pdf from report/results/. make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every
 # figure of the README but those of the long trainings. All set up .venv on first use and never again.
+# make test-all: the tests with each Python of 3.11 to 3.14 that is here, with the oldest and the newest packages that
+# requirements.txt admits (an hour, 10 GB).
 # make address REPOSITORY=OWNER/NAME: where the project is on GitHub, once, for README.md and notebook.ipynb.
 
 PYTHON ?= python3
@@ -12,6 +14,19 @@ sentiment: .venv/ready
 test: .venv/ready-dev
 	.venv/bin/ruff check .
 	.venv/bin/python -m pytest -n 2 --dist loadfile
+
+test-all: .venv/ready-dev
+	.venv/bin/pip install --quiet uv
+	for version in 3.11 3.12 3.13 3.14; do \
+	    command -v python$$version > /dev/null || continue; \
+	    for end in lowest-direct highest; do \
+	        echo "Python $$version, $$end"; \
+	        .venv/bin/uv venv --clear --quiet --python python$$version .venv/$$version-$$end && \
+	        .venv/bin/uv pip install --quiet --python .venv/$$version-$$end --only-binary :all: --resolution $$end \
+	            -r requirements-dev.txt && \
+	        .venv/$$version-$$end/bin/python -m pytest -n 2 --dist loadfile || exit; \
+	    done; \
+	done
 
 fuzz: .venv/ready-dev
 	.venv/bin/python -m pytest -m slow tests
@@ -44,4 +59,4 @@ address:
 	.venv/bin/pip install -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: sentiment test fuzz report submission bench address
+.PHONY: sentiment test fuzz report submission bench address test-all
