@@ -18,8 +18,8 @@ import typst
 from helpers.cli import UserError, run_command
 from helpers.files import whole_file
 
-RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "certainty", "peer", "published", "gpt2_sentences",
-           "generation_speed"]
+RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "certainty", "peer", "published",
+           "gpt2_sentences", "generation_speed"]
 AUTHOR = ["name", "cse", "id"]
 MAX_PAGES = 6
 
