@@ -24,16 +24,7 @@ from tqdm import tqdm
 
 from helpers import evaluate, predict
 from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_source
-from helpers.batches import (
-    GLOVE_DIMS,
-    BucketLoader,
-    MixedLoader,
-    ReviewSet,
-    add_glove,
-    build_vocab,
-    predict_logits,
-    split_by_movie,
-)
+from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits, split_by_movie
 from helpers.checkpoint import Checkpoint
 from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
 from helpers.files import only_process, whole_file, write_text
@@ -65,14 +56,13 @@ class Settings:
     ngrams: str | None = setting(None, 'n-gram channels counted on the "labels", or on unlabelled reviews too: "unsup"')
     short_texts: bool = setting(False, "train on spans, sentences and negated ones beside the reviews")
     regions: bool = setting(False, "region embeddings, learned from the text of all reviews but the test ones")
-    self_training: bool = setting(False, "learn from what a first network, the teacher, says of unlabelled reviews too")
 
 
 REQUIRED = Settings()
-BONUS = Settings(epochs=3, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05, schedule="one-cycle",
+BONUS = Settings(epochs=5, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05, schedule="one-cycle",
                  input_dropout=0.6, both_ends=True, ngrams="labels", short_texts=True, regions=True)
 SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # a few dozen steps at 1e-4 would teach nothing
-BONUS_UNSUP = replace(BONUS, ngrams="unsup", self_training=True)
+BONUS_UNSUP = replace(BONUS, ngrams="unsup")
 PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": BONUS_UNSUP, "sample": SAMPLE}
 
 
@@ -82,12 +72,11 @@ def set_seed(seed=42):
     torch.manual_seed(seed)
 
 
-def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, device="cpu", teacher=None):
+def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, device="cpu"):
     """Return everything that training needs, as the exercise's skeleton has it.
 
     Args:
         source: the archive or the extracted folder; None stands for `.data`, to which the archive is downloaded.
-        teacher: a `predictor.Predictor` whose probabilities serve as labels of the unlabelled reviews, or None.
 
     Returns:
         train_set, valid_set, test_set (`batches.ReviewSet`), train_loader, valid_loader, test_loader (iterate over ids
@@ -115,11 +104,6 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
     train_loader = BucketLoader(sets[0], settings.batch_size)
     if settings.short_texts:
         train_loader = ShortTextLoader(ShortTexts(parts[0], folds, tables), settings.batch_size, **options)
-    if teacher:
-        unlabelled = keep(reviews, reviews.labels < 0)
-        soft_set = ReviewSet(unlabelled, channels=table.channels(unlabelled), **options)
-        soft_set.labels = torch.sigmoid(teacher.logits_of_set(soft_set)).to(device)
-        train_loader = MixedLoader(train_loader, BucketLoader(soft_set, settings.batch_size))
     return *sets, train_loader, BucketLoader(sets[1]), BucketLoader(sets[2]), vocab, vocab.stoi["<pad>"]
 
 
@@ -161,9 +145,8 @@ def train(settings, source, folder, args):
     started = time.time()
     keep_freed_memory()
     device = choose_device(args.device)
-    teacher = load_teacher(settings, source, folder / "teacher", args) if settings.self_training else None
     train_set, valid_set, test_set, train_loader, valid_loader, _, vocab, _ = load_imdb_data(
-        settings, source, args.cache_dir, args.seed, device, teacher)
+        settings, source, args.cache_dir, args.seed, device)
     channels = train_set.channels.shape[1] if settings.ngrams else 0
     metrics = {"data": "SAMPLE" if source == SAMPLE_DIR else "IMDB", "content_digest": expected_digest(source),
                "seed": args.seed, "words": len(vocab),
@@ -181,7 +164,7 @@ def train(settings, source, folder, args):
         seconds = time.time() - epoch_started
         valid = evaluate.compute_metrics(predict_logits(model, valid_loader, "validation"), valid_set.labels)
         check_finite(valid["loss"], f"the validation after epoch {epoch}")
-        speed = int(train_loader.tokens / seconds)
+        speed = int(train_loader.dataset.lengths.sum() / seconds)
         metrics["epochs"].append(dict(train_loss=train_loss, valid_loss=valid["loss"], valid_accuracy=valid["accuracy"],
                                       seconds=seconds, tokens_per_second=speed))
         checkpoint.save(metrics["epochs"], seconds_before + time.time() - started)
@@ -199,16 +182,6 @@ def train(settings, source, folder, args):
     checkpoint.path.unlink()
     evaluate.print_test(metrics["test"], metrics["data"])
     print(f"{metrics['seconds']:.0f} s in all; {folder} holds metrics.json, loss.png and model.pt")
-
-
-def load_teacher(settings, source, folder, args):
-    """Train the network that labels the unlabelled reviews, unless a run that is resumed has done so; return it."""
-    if not (args.resume and (folder / "model.pt").exists()):
-        print("first the teacher")
-        folder.mkdir(exist_ok=True)
-        train(replace(settings, self_training=False), source, folder, args)
-        print("and now the network that learns from it")
-    return Predictor.load(folder / "model.pt", choose_device(args.device))
 
 
 def plot_losses(metrics, path):

@@ -140,11 +140,6 @@ class BucketLoader:
     def __len__(self):
         return -(-len(self.dataset) // self.batch_size) if self.batch_size else len(self.plan())
 
-    @property
-    def tokens(self):
-        """Tokens in a pass, without padding."""
-        return int(self.dataset.lengths.sum())
-
     def __iter__(self):
         plan = self.plan()  # first, because it may draw the set
         return itertools.starmap(self.dataset.batch, plan)
@@ -165,25 +160,6 @@ class BucketLoader:
         # to the device at once: each copy of its own would make a GPU wait
         indices = torch.from_numpy(np.concatenate(batches)).to(device).split(list(map(len, batches)))
         return [(chosen, max(lengths[batch].max(), 1)) for chosen, batch in zip(indices, batches, strict=True)]
-
-
-class MixedLoader:
-    """The batches of several loaders, in an order that differs from epoch to epoch (numpy's seed)."""
-
-    def __init__(self, *loaders):
-        self.loaders = loaders
-
-    def __len__(self):
-        return sum(map(len, self.loaders))
-
-    @property
-    def tokens(self):
-        return sum(loader.tokens for loader in self.loaders)
-
-    def __iter__(self):
-        order = np.random.permutation(np.repeat(np.arange(len(self.loaders)), list(map(len, self.loaders))))
-        batches = list(map(iter, self.loaders))
-        return (next(batches[i]) for i in order)
 
 
 @torch.no_grad()

@@ -120,12 +120,8 @@ class Predictor:
 
     def logits(self, reviews):
         """Return the calibrated logit of each of a `reviews.Reviews`, (reviews,), above 0 for a positive one."""
-        return self.logits_of_set(self.review_set(reviews))
-
-    def logits_of_set(self, review_set):
-        """Return the calibrated logits of what `review_set` returns, (reviews,), on the CPU."""
-        logits = predict_logits(self.model, BucketLoader(review_set), "predicting").cpu()
-        return (logits * sharpness(self.calibration, np.diff(review_set.reviews.starts))).float()
+        logits = predict_logits(self.model, BucketLoader(self.review_set(reviews)), "predicting").cpu()
+        return (logits * sharpness(self.calibration, np.diff(reviews.starts))).float()
 
     def calibrate(self, reviews):
         """Fit the calibration on parts of reviews that the network was not trained on."""

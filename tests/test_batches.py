@@ -11,16 +11,7 @@ import torch
 from torchtext.vocab import Vocab
 
 from helpers import batches
-from helpers.batches import (
-    BucketLoader,
-    MixedLoader,
-    ReviewSet,
-    add_glove,
-    build_vocab,
-    load_glove,
-    predict_logits,
-    split_by_movie,
-)
+from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab, load_glove, predict_logits, split_by_movie
 from helpers.cli import UserError
 from helpers.reviews import Reviews, keep
 
@@ -197,20 +188,3 @@ def test_glove_of_100_features(server, monkeypatch, tmp_path):
     (tmp_path / "elsewhere" / "glove.6B.zip").write_bytes(b"<html>Not Found</html>")
     with pytest.raises(UserError, match="glove.6B.zip is damaged"):
         load_glove(100, tmp_path / "elsewhere")
-
-
-def test_mixed_batches_are_those_of_the_loaders_in_an_order_of_their_own():
-    def sizes(mixed):
-        return [len(ids) for ids, _ in mixed]
-
-    lengths = np.arange(1, 61)
-    reviews = make_reviews(lengths, lengths % 2)
-    review_set = ReviewSet(reviews, build_vocab(reviews, np.ones(60, bool), min_freq=1), 20)
-    mixed = MixedLoader(BucketLoader(review_set, 16), BucketLoader(review_set, 6))
-    assert (len(mixed), mixed.tokens) == (14, 2 * np.minimum(lengths, 20).sum())
-    np.random.seed(0)
-    first = sizes(mixed)
-    assert sorted(first) == [6] * 10 + [12] + [16] * 3
-    assert first != sizes(mixed)
-    np.random.seed(0)
-    assert first == sizes(mixed)

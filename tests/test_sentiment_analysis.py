@@ -18,9 +18,9 @@ from torchtext.vocab import Vocab
 import sentiment_analysis
 from helpers import archive, evaluate, reviews
 from helpers.archive import SAMPLE_DIR
-from helpers.batches import MixedLoader, add_glove
-from helpers.predictor import MODEL, Predictor
-from sentiment_analysis import BONUS, REQUIRED, SAMPLE, Settings, load_imdb_data, set_seed, train_epoch
+from helpers.batches import add_glove
+from helpers.predictor import MODEL
+from sentiment_analysis import BONUS, REQUIRED, SAMPLE, Settings, load_imdb_data, set_seed
 from tests.toy import QUICK, ROOT, read_json, refused, run_python, train_toy, without_times, write_archive_folder
 
 RESULTS = ["loss.png", "metrics.json", "model.pt"]
@@ -141,7 +141,7 @@ def test_seed_is_42_unless_given(arguments, seed):
 @pytest.mark.parametrize(("options", "settings", "name"), [
     ("", Settings(blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False), "required"),
     ("--preset bonus", BONUS, "bonus"),
-    ("--preset bonus-unsup --name mine", replace(BONUS, ngrams="unsup", self_training=True), "mine"),
+    ("--preset bonus-unsup --name mine", replace(BONUS, ngrams="unsup"), "mine"),
     ("--sample --blocks 3", replace(SAMPLE, blocks=3), "sample"),
     ("--epochs 7 --lr 0.5 --batch-size 9 --max-len 30 --dropout 0.2 --freeze --min-freq 4 --glove-dim 100",
      Settings(epochs=7, lr=0.5, batch_size=9, max_len=30, dropout=0.2, freeze=True, min_freq=4, glove_dim=100),
@@ -152,31 +152,6 @@ def test_given_options_come_before_presets(call, started, data, tmp_path, option
     assert used == settings
     assert source == (SAMPLE_DIR if "--sample" in options else data / "aclImdb")
     assert (folder, args.seed, args.device) == (tmp_path / name, 42, "auto")
-
-
-def test_second_network_learns_what_the_first_one_says_of_unlabelled_reviews(data, tmp_path, monkeypatch):
-    def stop_the_second(model, loader, *rest):
-        if isinstance(loader, MixedLoader):
-            raise KeyboardInterrupt
-        return train_epoch(model, loader, *rest)
-
-    options, teacher = ("--preset", "bonus-unsup", "--epochs", "1"), tmp_path / "a" / "teacher"
-    with monkeypatch.context() as patch:
-        patch.setattr(sentiment_analysis, "train_epoch", stop_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            train_toy(data, tmp_path, "a", *options)
-    assert files_in(teacher) == RESULTS
-    before = (teacher / "model.pt").stat().st_mtime_ns
-    train_toy(data, tmp_path, "a", *options, "--resume")
-    assert (teacher / "model.pt").stat().st_mtime_ns == before
-
-    predictor = Predictor.load(teacher / "model.pt")
-    settings = replace(BONUS, ngrams="unsup", min_freq=2, max_len=25)
-    *_, loader, _, _, _, _ = load_imdb_data(settings, data / "aclImdb", data / "cache", teacher=predictor)
-    _, soft = loader.loaders
-    assert len(soft.dataset) == 30
-    assert (soft.dataset.reviews.labels == -1).all()
-    assert torch.allclose(soft.dataset.labels, torch.sigmoid(predictor.logits(soft.dataset.reviews)), atol=1e-5)
 
 
 def test_help_shows_every_default(call):
