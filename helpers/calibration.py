@@ -65,8 +65,8 @@ def calibration_error(logits, labels):
     return (right - claimed).abs().sum().item() / len(logits)
 
 
-def parts_of(reviews):
+def parts_of(reviews, seed=0):
     """Return parts of reviews, cut at random: a dict from the number of tokens, or "all", to `reviews.Reviews`."""
-    chance = np.random.default_rng(0)
+    chance = np.random.default_rng(seed)
     parts = {str(length): cut_spans(reviews, length, chance) for length in LENGTHS} | {"all": reviews}
     return {length: part for length, part in parts.items() if len(part.labels)}

@@ -17,6 +17,7 @@ from helpers.reviews import Reviews
 from helpers.tokens import tokenize
 from models import MyTransformer
 
+DRAWS = 4  # how often each review is cut for the calibration
 MODEL = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"
 
 
@@ -126,7 +127,7 @@ class Predictor:
     def calibrate(self, reviews):
         """Fit the calibration on parts of reviews that the network was not trained on."""
         self.calibration = 0.0, 0.0, 0.0
-        parts = parts_of(reviews).values()
+        parts = [part for seed in range(DRAWS) for part in parts_of(reviews, seed).values()]
         self.calibration = fit(torch.cat([self.logits(part) for part in parts]),
                                np.concatenate([np.diff(part.starts) for part in parts]),
                                torch.cat([torch.from_numpy(part.labels) for part in parts]))
