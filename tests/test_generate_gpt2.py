@@ -216,6 +216,8 @@ def served(folder, tmp_path, server):
     only_tokenizer_json(served)
     server.files = {f"/openai-community/gpt2/resolve/main/{path.name}": path.read_bytes() for path in served.iterdir()}
     server.headers = {"X-Repo-Commit": "c" * 40}
+    weights = "/openai-community/gpt2/resolve/main/model.safetensors"
+    server.files["/elsewhere"], server.moved = server.files.pop(weights), {weights: "/elsewhere"}
     return server
 
 
@@ -234,13 +236,14 @@ def test_gpt2_from_the_hub_and_then_from_its_cache(served, tmp_path):
     assert results[0]["sentences"] == results[1]["sentences"]
 
 
-@pytest.mark.parametrize("fault", ["missing", "login", "breaks off"])
-def test_hub_that_answers_with_something_else(run, hub, served, tmp_path, fault):
+@pytest.mark.parametrize("fault", ["missing", "login", "breaks off", "stalls", "error 500"])
+def test_hub_that_answers_with_something_else(run, hub, served, monkeypatch, tmp_path, fault):
     hub(served.url)
-    if fault == "breaks off":
-        served.breaks = True
-    else:
-        served.headers = {}
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", 0.2)
+    served.fault = fault
+    if fault in ("missing", "login"):
+        served.fault, served.headers, served.moved = None, {}, {}
         served.files = dict.fromkeys(served.files if fault == "login" else [], b"<html>Log in to this network</html>")
     assert "error: gpt2 is unavailable: " in refused(*run("--model", "gpt2", "--out", "out"))
     assert not list(tmp_path.rglob("snapshots/*/model.safetensors"))

@@ -86,25 +86,33 @@ def without_times(metrics):
 class Server:
     """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path.
 
-    It sends `headers` along, and breaks off half-way if it `breaks`.
+    It sends `headers` along and redirects from the paths in `moved` to others. Its `fault` may be "error 500", or that
+    it "breaks off" or "stalls" half-way.
     """
 
     def __init__(self):
-        self.files, self.asked, self.headers, self.breaks = {}, [], {}, False
+        self.files, self.asked, self.headers, self.moved, self.fault = {}, [], {}, {}, None
+        self.stopped = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.asked.append(self.path)
                 body = server.files.get(self.path)
-                self.send_response(404 if body is None else 200)
+                moved, status = server.moved.get(self.path), 404 if body is None else 200
+                self.send_response(500 if server.fault == "error 500" else 302 if moved else status)
+                if moved:
+                    self.send_header("Location", server.url + moved)
                 body = b"<html>Not Found</html>" if body is None else body
                 etag = f'"{hashlib.sha256(body).hexdigest()}"'
                 for key, value in {"Content-Length": len(body), "ETag": etag, **server.headers}.items():
                     self.send_header(key, str(value))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(body[:len(body) // 2] if server.breaks else body)
+                    self.wfile.write(body[:len(body) // 2] if server.fault else body)
+                    if server.fault == "stalls":
+                        self.wfile.flush()
+                        server.stopped.wait(60)
 
             do_HEAD = do_GET
 
@@ -116,5 +124,6 @@ class Server:
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def stop(self):
+        self.stopped.set()
         self.http.shutdown()
         self.http.server_close()
