@@ -27,7 +27,7 @@ from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_sou
 from helpers.batches import GLOVE_DIMS, BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits, split_by_movie
 from helpers.checkpoint import Checkpoint
 from helpers.cli import Parser, UserError, add_data_options, number, parse_with_settings, run_command, setting
-from helpers.files import only_process, whole_file, write_text
+from helpers.files import only_process, write_text
 from helpers.ngrams import channels_by_fold, load_tables
 from helpers.predictor import Predictor, build_model
 from helpers.regions import load_regions
@@ -177,28 +177,11 @@ def train(settings, source, folder, args):
     metrics["test"] = evaluate.test_metrics(predictor, test_set)
     metrics["seconds"] = seconds_before + time.time() - started
     predictor.save(folder / "model.pt")
-    plot_losses(metrics, folder / "loss.png")
+    evaluate.plot_losses(metrics, folder / "loss.png")
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     checkpoint.path.unlink()
     evaluate.print_test(metrics["test"], metrics["data"])
     print(f"{metrics['seconds']:.0f} s in all; {folder} holds metrics.json, loss.png and model.pt")
-
-
-def plot_losses(metrics, path):
-    """Draw training and validation loss per epoch."""
-    import matplotlib.pyplot as plt  # here, because it takes half a second, and only training needs it
-
-    epochs = range(1, len(metrics["epochs"]) + 1)
-    figure, axes = plt.subplots(figsize=(6, 3.75), layout="constrained")
-    axes.plot(epochs, [epoch["train_loss"] for epoch in metrics["epochs"]], "o-", label="training")
-    axes.plot(epochs, [epoch["valid_loss"] for epoch in metrics["epochs"]], "s--", label="validation")
-    axes.set(xlabel="epoch", ylabel="binary cross-entropy", xticks=epochs,
-             title=f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.2%}")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=200)
-    plt.close(figure)
 
 
 def parse_args(argv):

@@ -1,4 +1,4 @@
-"""Loss, accuracy and confusion matrix; the command `evaluate`, which prints those of a finished run once more.
+"""The metrics of a run, computed, printed and drawn; the command `evaluate`, which prints them once more.
 
     python sentiment_analysis.py evaluate --run runs/required
 """
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from helpers.archive import SAMPLE_DIR, expected_digest, find_source
 from helpers.batches import BucketLoader, predict_logits
 from helpers.cli import Parser, add_data_options
+from helpers.files import whole_file
 from helpers.predictor import Predictor
 from helpers.reviews import keep, load_reviews
 from helpers.runtime import choose_device
@@ -48,6 +49,23 @@ def print_test(metrics, data):
           f"positive reviews: {positive:,} right, {false_negative:,} wrong")
     print("share right and calibration error of whole reviews and of parts of 5 to 50 tokens: " + ", ".join(
         f"{part} {of['accuracy']:.1%} {of['calibration_error']:.3f}" for part, of in metrics["parts"].items()))
+
+
+def plot_losses(metrics, path):
+    """Draw training and validation loss per epoch."""
+    import matplotlib.pyplot as plt  # here, because it takes half a second, and only training needs it
+
+    epochs = range(1, len(metrics["epochs"]) + 1)
+    figure, axes = plt.subplots(figsize=(6, 3.75), layout="constrained")
+    axes.plot(epochs, [epoch["train_loss"] for epoch in metrics["epochs"]], "o-", label="training")
+    axes.plot(epochs, [epoch["valid_loss"] for epoch in metrics["epochs"]], "s--", label="validation")
+    axes.set(xlabel="epoch", ylabel="binary cross-entropy", xticks=epochs,
+             title=f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.2%}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=200)
+    plt.close(figure)
 
 
 def main(argv):

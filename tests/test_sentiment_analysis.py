@@ -87,7 +87,7 @@ def test_plot_shows_both_losses_over_whole_epochs(tmp_path, monkeypatch, name):
     metrics = {"data": name, "test": {"accuracy": 0.8531}, "epochs": epochs}
     with monkeypatch.context() as patch:
         patch.setattr(plt, "close", lambda figure: None)
-        sentiment_analysis.plot_losses(metrics, tmp_path / "loss.png")
+        evaluate.plot_losses(metrics, tmp_path / "loss.png")
     (axes,) = plt.gcf().axes
     plt.close()
     assert [(line.get_label(), *line.get_xydata().T.tolist()) for line in axes.get_lines()] == [
