@@ -80,7 +80,7 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
 
     Returns:
         train_set, valid_set, test_set (`batches.ReviewSet`), train_loader, valid_loader, test_loader (iterate over ids
-        (B, T), channels (B, T, C) if there are any, and float labels (B,)), vocab (with `.vectors`), pad_id.
+        (B, T), channels (B, T, C) if there are any, and float labels (B,)), vocab (a `batches.Vocabulary`), pad_id.
     """
     set_seed(seed)
     source = Path(source or find_source())
@@ -95,11 +95,12 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
           f"{reviews.test.sum():,} to test; {len(vocab):,} words, {covered:.1%} of them in GloVe")
     parts = [keep(reviews, chosen) for chosen in (is_train, is_valid, reviews.test)]
     options = {"vocab": vocab, "max_len": settings.max_len, "both_ends": settings.both_ends, "device": device}
-    tables, table, folds = (load_tables(reviews, is_train, settings.ngrams, seed, cache_dir) if settings.ngrams
-                            else (None, None, None))
-    vocab.ngrams = table
-    vocab.regions = load_regions(reviews, is_train, vocab, seed, cache_dir) if settings.regions else None
-    channels = [channels_by_fold(parts[0], folds, tables), *map(table.channels, parts[1:])] if table else [None] * 3
+    channels = [None] * 3
+    if settings.ngrams:
+        tables, vocab.table, folds = load_tables(reviews, is_train, settings.ngrams, seed, cache_dir)
+        channels = [channels_by_fold(parts[0], folds, tables), *map(vocab.table.channels, parts[1:])]
+    if settings.regions:
+        vocab.regions = load_regions(reviews, is_train, vocab, seed, cache_dir)
     sets = [ReviewSet(part, channels=of_part, **options) for part, of_part in zip(parts, channels, strict=True)]
     train_loader = BucketLoader(sets[0], settings.batch_size)
     if settings.short_texts:
@@ -171,7 +172,7 @@ def train(settings, source, folder, args):
         print(f"epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
               f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s  {speed:9,} tokens/s")
 
-    predictor = Predictor(model, vocab, metrics["settings"], metrics["data"], vocab.ngrams)
+    predictor = Predictor(model, vocab, metrics["settings"], metrics["data"])
     predictor.calibrate(valid_set.reviews)
     metrics["calibration"] = predictor.calibration
     metrics["test"] = evaluate.test_metrics(predictor, test_set)

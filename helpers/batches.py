@@ -24,6 +24,18 @@ GLOVE_DIMS = (50, 100, 200, 300)
 TOKENS = {"cpu": 8_000, "cuda": 64_000}
 
 
+class Vocabulary(Vocab):
+    """The words of torchtext's `Vocab`, and what is known of them before a network is trained.
+
+    Attributes:
+        vectors: (V, d), GloVe's.
+        table: a `ngrams.NgramTable` that gives channels to a text; None without any (the exercise has none).
+        regions: a `regions.RegionEmbedding` for each of its widths, or None.
+    """
+
+    table = regions = None
+
+
 def split_by_movie(movies, share):
     """Choose movies at random (numpy's seed) until their reviews are `share` of all; return (reviews) bool.
 
@@ -35,10 +47,10 @@ def split_by_movie(movies, share):
 
 
 def build_vocab(reviews, chosen, max_size=25_000, min_freq=10):
-    """Return a `torchtext.vocab.Vocab` ("<unk>" is 0, "<pad>" is 1) of the reviews where `chosen` is True."""
+    """Return the `Vocabulary` ("<unk>" is 0, "<pad>" is 1) of the reviews where `chosen` is True."""
     counts = np.bincount(reviews.tokens[np.repeat(chosen, np.diff(reviews.starts))], minlength=len(reviews.words))
     counter = Counter({reviews.words[i]: int(counts[i]) for i in np.flatnonzero(counts >= min_freq)})
-    return Vocab(counter, max_size=max_size, min_freq=min_freq)
+    return Vocabulary(counter, max_size=max_size, min_freq=min_freq)
 
 
 def add_glove(vocab, dim, cache_dir):

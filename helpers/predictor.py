@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchtext.vocab import Vocab
 
-from helpers.batches import BucketLoader, ReviewSet, predict_logits
+from helpers.batches import BucketLoader, ReviewSet, Vocabulary, predict_logits
 from helpers.calibration import calibration_error, fit, parts_of, sharpness
 from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
@@ -67,16 +66,15 @@ class Predictor:
 
     Args:
         model: the network.
-        vocab: its words, a `torchtext.vocab.Vocab`.
+        vocab: its words and n-grams, a `batches.Vocabulary`.
         settings: a dict as `metrics.json` holds it.
         data: "IMDB" or "SAMPLE", what the network was trained on.
-        table: the `ngrams.NgramTable` that gives channels to a text, or None.
         calibration: see `calibration`; as it is here, logits are left as they are.
     """
 
-    def __init__(self, model, vocab, settings, data, table=None, calibration=(0.0, 0.0, 0.0)):
+    def __init__(self, model, vocab, settings, data, calibration=(0.0, 0.0, 0.0)):
         self.model, self.vocab, self.settings, self.data = model.eval(), vocab, settings, data
-        self.table, self.calibration, self.device = table, calibration, model.fc.weight.device
+        self.table, self.calibration, self.device = vocab.table, calibration, model.fc.weight.device
 
     @classmethod
     def load(cls, path=MODEL, device="cpu"):
@@ -84,17 +82,16 @@ class Predictor:
         try:
             saved = read_torch(path)
             check(saved)
-            vocab = Vocab(Counter(), specials=saved["words"])
+            vocab = Vocabulary(Counter(), specials=saved["words"])
             vocab.vectors = saved["state"]["embedding.weight"]
             vocab.regions = [RegionEmbedding(len(vocab), width) for width in WIDTHS]  # the state fills them
             model = build_model(vocab, saved["settings"])
             model.load_state_dict(saved["state"])
-            table = None
             if "ngrams" in saved:
                 parts = saved["ngrams"]
-                table = NgramTable(parts["words"], [unpack(keys) for keys in parts["keys"]],
-                                   parts["values"].numpy(), parts["scale"].numpy())
-            predictor = cls(model.to(device), vocab, saved["settings"], saved["data"], table, saved["calibration"])
+                vocab.table = NgramTable(parts["words"], [unpack(keys) for keys in parts["keys"]],
+                                         parts["values"].numpy(), parts["scale"].numpy())
+            predictor = cls(model.to(device), vocab, saved["settings"], saved["data"], saved["calibration"])
             # fails if the parts do not fit each other; a text would need spaCy, which `evaluate` does without
             predictor.logits(unlabelled(["film"], np.zeros(1, np.int32), np.array([0, 1])))
             return predictor
