@@ -175,7 +175,7 @@ def train(settings, source, folder, args):
     predictor = Predictor(model, vocab, metrics["settings"], metrics["data"])
     predictor.calibrate(valid_set.reviews)
     metrics["calibration"] = predictor.calibration
-    metrics["test"] = evaluate.test_metrics(predictor, test_set)
+    metrics["test"] = evaluate.compute_test_metrics(predictor, test_set)
     metrics["seconds"] = seconds_before + time.time() - started
     predictor.save(folder / "model.pt")
     evaluate.plot_losses(metrics, folder / "loss.png")

@@ -27,7 +27,7 @@ def compute_metrics(logits, labels):
     return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
 
 
-def test_metrics(predictor, test_set):
+def compute_test_metrics(predictor, test_set):
     """Return `compute_metrics` on the test reviews, and how it changes without those that are among the training ones.
 
     What is said of parts of the reviews uses calibrated logits, all else the network's own.
@@ -77,4 +77,4 @@ def main(argv):
     source = SAMPLE_DIR if predictor.data == "SAMPLE" else find_source(args.data_dir)
     reviews = load_reviews(source, args.cache_dir, predictor.settings["ngrams"] == "unsup", expected_digest(source))
     test_set = predictor.review_set(keep(reviews, reviews.test))
-    print_test(test_metrics(predictor, test_set), predictor.data)
+    print_test(compute_test_metrics(predictor, test_set), predictor.data)
