@@ -40,7 +40,7 @@ def compute_test_metrics(predictor, test_set):
 
 
 def print_test(metrics, data):
-    """Print test metrics in two lines; `data` is "IMDB" or "SAMPLE"."""
+    """Print test metrics in three lines; `data` is "IMDB" or "SAMPLE"."""
     (negative, false_positive), (false_negative, positive) = metrics["confusion"]
     print(f"{data} test loss {metrics['loss']:.4f}  test accuracy {metrics['accuracy']:.2%}  "
           f"({metrics['accuracy_without_duplicates']:.2%} without the {metrics['duplicates']} reviews that are in the "

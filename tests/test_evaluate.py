@@ -25,7 +25,8 @@ def test_duplicates_count_in_one_accuracy_and_not_in_the_other(data):
     _, _, test_set, *_, vocab, _ = load_imdb_data(settings, data / "aclImdb", data / "cache")
     model = MyTransformer(vocab, 500, 1)
     test_set.duplicate = torch.arange(60) % 3 == 0
-    metrics = evaluate.compute_test_metrics(Predictor(model, vocab, asdict(settings), "IMDB", calibration=(1, 0, 0)), test_set)
+    predictor = Predictor(model, vocab, asdict(settings), "IMDB", calibration=(1, 0, 0))
+    metrics = evaluate.compute_test_metrics(predictor, test_set)
     assert not model.training
     alone = map(test_set.__getitem__, range(60))
     right = [(model(ids.unsqueeze(0)).item() > 0) == label.item() for ids, label in alone]
