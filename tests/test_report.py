@@ -70,6 +70,16 @@ def test_headline_figures_are_those_of_the_results(committed):
         holds(text, row["what"], shown(row["valid_accuracy"]))
     for row in committed["peer"]["rows"] + committed["published"]["rows"]:
         holds(text, row["what"], f"{100 * row['test_accuracy']:.2f}")
+    lines = {"before": [committed["certainty"]["before"]["parts"]]} | {
+        name: [run["test"]["parts"] for run in committed[name]["runs"]] for name in ("bonus", "bonus_unsup")}
+    for parts in lines.values():
+        errors = [max(part["calibration_error"] for part in of_run.values()) for of_run in parts]
+        for values in (*([of_run[length]["accuracy"] for of_run in parts] for length in parts[0]), errors):
+            sd = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            holds(text, f"{100 * np.mean(values):.1f}{sd}")
+    for what in ("before", "bonus", "bonus-unsup"):
+        rows = [row for row in committed["certainty"]["opinions"] if row["what"] == what]
+        holds(text, *(f"{100 * np.mean([row[name] for row in rows]):.1f}" for name in ("right", "sure_and_wrong")))
     found = committed["analysis"]
     holds(text, *(f"{count:,}" for row in found["confusion"] for count in row))
     for row in found["error_by_rating"] + found["error_by_length"]:
