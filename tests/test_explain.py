@@ -45,7 +45,7 @@ def test_attention_is_that_of_the_first_block(predictor):
     reviews = as_reviews([TEXT])
     ids = torch.tensor([[predictor.vocab.stoi[word] for word in TEXT.split()]])
     channels = torch.from_numpy(predictor.table.channels(reviews)).float().unsqueeze(0)
-    x = torch.cat([predictor.model.embedding(ids), channels], dim=2)
+    x = torch.cat([predictor.model.embedding(ids) + predictor.model.regions(ids), channels], dim=2)
     expected = predictor.model.blocks[0].attention.weights(x)[0].detach()
     np.testing.assert_allclose(attention_weights(predictor, reviews), expected, atol=1e-6)
     assert not predictor.model.blocks[0].attention._forward_hooks
