@@ -129,7 +129,7 @@ def test_closed_and_odd_outputs(command, out, err):
 
 
 def test_reader_that_goes_away_ends_the_command_in_silence():
-    code, out, err = shell("export TQDM_DISABLE=1; (yes film | head -9000 | nl) | $P predict | head -1; exit ${PIPESTATUS[1]}")
+    code, out, err = shell("(yes film | head -9000 | nl) | TQDM_DISABLE=1 $P predict | head -1; exit ${PIPESTATUS[1]}")
     assert (code, out.count("\n"), err) == (141, 1, "")
 
 
