@@ -56,8 +56,8 @@ def write_result(name, result):
 
 
 def mean_and_sd(values):
-    """Return mean and standard deviation (of a sample) of some values."""
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+    """Return mean and standard deviation (of a sample, None for a single value) of some values."""
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def cpu_name():

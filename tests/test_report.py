@@ -33,7 +33,7 @@ def holds(pdf_text, *wanted):
 
 
 def shown(it):
-    return f"{100 * it['mean']:.2f} ± {100 * it['sd']:.2f}"
+    return f"{100 * it['mean']:.2f}" + (f" ± {100 * it['sd']:.2f}" if it["sd"] is not None else "")
 
 
 def set_report(results):
