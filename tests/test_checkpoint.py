@@ -180,7 +180,7 @@ def test_run_killed_at_any_moment_goes_on(fork, data, tmp_path, capfd, step):
     runs = list((tmp_path / "runs").iterdir())
     assert len(runs) > 18 / step
     assert all(metrics_of(folder) == whole for folder in runs)
-    assert {f"going on after epoch {number}" for number in (2, 3)} <= set(capfd.readouterr().out.splitlines())
+    assert len({line for line in capfd.readouterr().out.splitlines() if line.startswith("going on after epoch ")}) > 1
 
 
 def test_two_processes_at_once_and_ctrl_c(fork, data, tmp_path, capfd):
@@ -197,7 +197,7 @@ def test_two_processes_at_once_and_ctrl_c(fork, data, tmp_path, capfd):
     assert os.listdir(runs / "mine") == ["checkpoint.pt"]
     assert end(fork("mine")) == 0
     assert all(metrics_of(runs / name) == whole for name in ("one", "two", "mine"))
-    assert len(list((tmp_path / "cache").iterdir())) == 2, "tokens and channels, and nothing half-written"
+    assert len(list((tmp_path / "cache").iterdir())) == 4, "tokens, n-grams, two regions, and nothing else"
     err = capfd.readouterr().err
     assert "Traceback" not in err
     assert f"error: another process is writing to {runs / 'mine'}; " in err
