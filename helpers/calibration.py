@@ -4,9 +4,9 @@ A network that sums the evidence of hundreds of words is too sure of it, and how
 Its logit is therefore multiplied by a number that depends on the number of tokens n (temperature scaling, Guo et al.
 2017, "On calibration of modern neural networks", with a curve for the temperature):
 
-    sharpness(n) = 4 ^ tanh(a + b log n + c (log n)²)
+    sharpness(n) = 16 ^ tanh(a + b log n + c (log n)²)
 
-so from a quarter to four, however far n is from what was seen. The label stays as it is. a, b and c are those with the
+so from 1/16 to 16, however far n is from what was seen. The label stays as it is. a, b and c are those with the
 least loss on parts of the validation reviews.
 """
 
@@ -18,7 +18,7 @@ from helpers.reviews import cut_spans
 
 LENGTHS = (5, 10, 20, 50)  # tokens of the parts with which certainty is measured, beside whole reviews
 
-PENALTY = 1e-4  # of a, b and c: a few reviews that are all judged right would make them infinite
+PENALTY = 1e-6  # of a, b and c: a few reviews that are all judged right would make them infinite
 
 
 def powers(lengths):
@@ -29,23 +29,24 @@ def powers(lengths):
 
 def sharpness(calibration, lengths):
     """Return what the logits of texts of so many tokens are multiplied by: calibration (3,), lengths (texts)."""
-    return 4 ** torch.tanh(powers(lengths) @ torch.as_tensor(calibration, dtype=torch.float64))
+    return 16 ** torch.tanh(powers(lengths) @ torch.as_tensor(calibration, dtype=torch.float64))
 
 
 def fit(logits, lengths, labels):
     """Return a, b and c for the least binary cross-entropy; logits, lengths, labels: (texts)."""
-    curve = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([curve], max_iter=200, line_search_fn="strong_wolfe")
+    scaled = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    scale = powers(lengths).amax(dim=0)  # a first step of the same size in all three would leap to where tanh is flat
+    optimizer = torch.optim.LBFGS([scaled], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss():
         optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(sharpness(curve, lengths) * logits, labels.double())
-        value = value + PENALTY * curve.square().sum()
+        value = F.binary_cross_entropy_with_logits(sharpness(scaled / scale, lengths) * logits, labels.double())
+        value = value + PENALTY * scaled.square().sum()
         value.backward()
         return value
 
     optimizer.step(loss)
-    return curve.tolist()
+    return (scaled / scale).tolist()
 
 
 def reliability(logits, labels, bins=20):

@@ -13,19 +13,19 @@ def test_fit_finds_the_sharpness_that_labels_were_drawn_with():
     chance = np.random.default_rng(0)
     lengths, true = np.exp(chance.uniform(1, 6, 200_000)).astype(int), np.array([-1.2, 0.5, -0.06])
     logits = chance.normal(0, 3, len(lengths))
-    scale = 4 ** np.tanh(true[0] + true[1] * np.log(lengths) + true[2] * np.log(lengths) ** 2)
+    scale = 16 ** np.tanh(true[0] + true[1] * np.log(lengths) + true[2] * np.log(lengths) ** 2)
     labels = chance.random(len(lengths)) < 1 / (1 + np.exp(-logits * scale))
     found = fit(torch.from_numpy(logits), lengths, torch.from_numpy(labels))
     for length in (3, 20, 400):
-        expected = 4 ** np.tanh(true @ [1, np.log(length), np.log(length) ** 2])
+        expected = 16 ** np.tanh(true @ [1, np.log(length), np.log(length) ** 2])
         assert sharpness(found, np.array([length])).item() == pytest.approx(expected, rel=0.05)
 
 
 def test_texts_that_are_all_judged_right_make_no_logit_infinite():
     found = fit(torch.tensor([5.0, -5.0, 3.0]), np.array([10, 20, 30]), torch.tensor([1, 0, 1]))
     assert np.isfinite(found).all()
-    assert (sharpness(found, np.array([0, 1, 20, 10**6])) >= 0.25).all()
-    assert (sharpness(found, np.array([0, 1, 20, 10**6])) <= 4).all()
+    assert (sharpness(found, np.array([0, 1, 20, 10**6])) >= 1 / 16).all()
+    assert (sharpness(found, np.array([0, 1, 20, 10**6])) <= 16).all()
 
 
 def test_no_calibration_leaves_logits_as_they_are():

@@ -45,7 +45,7 @@ def test_logits_are_those_of_one_review_at_a_time(data, tmp_path, preset):
             losses.append(math.log1p(math.exp(-logit if label else logit)))
             confusion[label][logit > 0] += 1
     reviews, (a, b, c) = as_reviews(texts), predictor.calibration
-    calibrated = [logit * 4 ** math.tanh(a + b * math.log(n) + c * math.log(n) ** 2)
+    calibrated = [logit * 16 ** math.tanh(a + b * math.log(n) + c * math.log(n) ** 2)
                   for logit, n in zip(logits, np.diff(reviews.starts), strict=True)]
     assert any(np.diff(reviews.starts) > 25)
     assert calibrated != pytest.approx(logits, rel=1e-3)
