@@ -47,8 +47,10 @@ def print_test(metrics, data):
           "training part too)")
     print(f"negative reviews: {negative:,} right, {false_positive:,} wrong; "
           f"positive reviews: {positive:,} right, {false_negative:,} wrong")
-    print("share right and calibration error of whole reviews and of parts of 5 to 50 tokens: " + ", ".join(
-        f"{part} {of['accuracy']:.1%} {of['calibration_error']:.3f}" for part, of in metrics["parts"].items()))
+    names = {name: "whole reviews" if name == "all" else f"{name} tokens" for name in metrics["parts"]}
+    print("share right (calibration error) of parts of " + ", ".join(
+        f"{names[name]} {part['accuracy']:.1%} ({part['calibration_error']:.3f})"
+        for name, part in metrics["parts"].items()))
 
 
 def plot_losses(metrics, path):
