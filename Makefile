@@ -21,7 +21,7 @@ test-all: .venv/ready-dev
 	    command -v python$$version > /dev/null || continue; \
 	    for end in lowest-direct highest; do \
 	        echo "Python $$version, $$end"; \
-	        .venv/bin/uv venv --clear --quiet --python python$$version .venv/$$version-$$end && \
+	        .venv/bin/uv venv --clear --seed --quiet --python python$$version .venv/$$version-$$end && \
 	        .venv/bin/uv pip install --quiet --python .venv/$$version-$$end --only-binary :all: --resolution $$end \
 	            -r requirements-dev.txt && \
 	        .venv/$$version-$$end/bin/python -m pytest -n 2 --dist loadfile || exit; \

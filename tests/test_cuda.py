@@ -3,6 +3,7 @@
 import contextlib
 from collections import Counter
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ class PretendedCuda(TorchDispatchMode):
         patch.setattr(torch.cuda, "default_generators", (self.generator,))
         patch.setattr(torch.cuda, "get_device_name", lambda: "pretended")
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        patch.setattr(torch.accelerator, "current_stream", lambda: SimpleNamespace(is_capturing=lambda: False))
 
     def __enter__(self):
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") makes a CPU tensor and copies it
