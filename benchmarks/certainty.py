@@ -49,7 +49,8 @@ def main():
         whole.mkdir(parents=True, exist_ok=True)
         train(replace(BONUS, short_texts=False), source, whole, parse_args(["--data-dir", args.data_dir])[0])
     reviews = load_reviews(source, ".cache", digest=expected_digest(source))
-    parts = parts_of(keep(reviews, reviews.test))
+    test = keep(reviews, reviews.test)
+    parts = parts_of(test)
     before, after = Predictor.load(whole / "model.pt"), Predictor.load(runs / f"bonus-{SEEDS[0]}" / "model.pt")
     before.calibration = 0.0, 0.0, 0.0
     opinions, rows = pd.read_csv(ROOT / "tests" / "short_opinions.csv"), []
@@ -60,7 +61,7 @@ def main():
             right, sure_and_wrong = judge_opinions(predictor, opinions)
             rows.append({"what": what, "right": right, "sure_and_wrong": sure_and_wrong})
     print_table(rows)
-    write_result("certainty", {"before": {"parts": before.certainty(keep(reviews, reviews.test)),
+    write_result("certainty", {"before": {"parts": before.certainty(test, before.logits(test)),
                                           "diagram": diagram(before, parts)},
                                "after": {"diagram": diagram(after, parts)}, "opinions": rows})
 

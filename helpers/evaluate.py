@@ -33,10 +33,11 @@ def compute_test_metrics(predictor, test_set):
     What is said of parts of the reviews uses calibrated logits, all else the network's own.
     """
     logits, new = predict_logits(predictor.model, BucketLoader(test_set), "test"), ~test_set.duplicate
+    reviews = test_set.reviews
     return compute_metrics(logits, test_set.labels) | {
         "duplicates": int(test_set.duplicate.sum()),
         "accuracy_without_duplicates": compute_metrics(logits[new], test_set.labels[new])["accuracy"],
-        "parts": predictor.certainty(test_set.reviews)}
+        "parts": predictor.certainty(reviews, predictor.calibrated(logits, reviews))}
 
 
 def print_test(metrics, data):

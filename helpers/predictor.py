@@ -118,22 +118,32 @@ class Predictor:
 
     def logits(self, reviews):
         """Return the calibrated logit of each of a `reviews.Reviews`, (reviews,), above 0 for a positive one."""
-        logits = predict_logits(self.model, BucketLoader(self.review_set(reviews)), "predicting").cpu()
-        return (logits * sharpness(self.calibration, np.diff(reviews.starts))).float()
+        logits = predict_logits(self.model, BucketLoader(self.review_set(reviews)), "predicting")
+        return self.calibrated(logits, reviews)
+
+    def calibrated(self, logits, reviews):
+        """Return the network's own logits of reviews, calibrated, on the CPU."""
+        return (logits.cpu() * sharpness(self.calibration, np.diff(reviews.starts))).float()
 
     def calibrate(self, reviews):
         """Fit the calibration on parts of reviews that the network was not trained on."""
         self.calibration = 0.0, 0.0, 0.0
+        whole = self.logits(reviews)  # once, though each of the cuts holds them
         parts = [part for seed in range(DRAWS) for part in parts_of(reviews, seed).values()]
-        self.calibration = fit(torch.cat([self.logits(part) for part in parts]),
+        self.calibration = fit(torch.cat([whole if part is reviews else self.logits(part) for part in parts]),
                                np.concatenate([np.diff(part.starts) for part in parts]),
                                torch.cat([torch.from_numpy(part.labels) for part in parts]))
 
-    def certainty(self, reviews):
-        """Return share right and calibration error on each of `calibration.parts_of` reviews."""
+    def certainty(self, reviews, whole):
+        """Return share right and calibration error on each of `calibration.parts_of` reviews.
+
+        Args:
+            whole: the calibrated logits of the reviews as they are, (reviews,).
+        """
         found = {}
         for length, part in parts_of(reviews).items():
-            logits, labels = self.logits(part), torch.from_numpy(part.labels)
+            logits = whole if part is reviews else self.logits(part)
+            labels = torch.from_numpy(part.labels)
             found[length] = {"accuracy": ((logits > 0) == labels).float().mean().item(),
                              "calibration_error": calibration_error(logits, labels)}
         return found
