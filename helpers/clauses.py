@@ -28,12 +28,17 @@ def last_before(marks):
     return np.maximum.accumulate(np.where(marks, np.arange(len(marks)), -1))
 
 
+def first_of_texts(reviews):
+    """Mark the first token of each text that has any."""
+    first = np.zeros(len(reviews.tokens), bool)
+    first[reviews.starts[:-1][np.diff(reviews.starts) > 0]] = True
+    return first
+
+
 def first_of_sentences(reviews):
     """Mark the first token of each sentence; end marks that follow each other end one sentence."""
     end = is_one_of(reviews, ENDS)
-    first = np.append(False, end)[:-1] & ~end
-    first[reviews.starts[:-1][np.diff(reviews.starts) > 0]] = True
-    return first
+    return np.append(False, end)[:-1] & ~end | first_of_texts(reviews)
 
 
 def negated(reviews):
@@ -41,9 +46,7 @@ def negated(reviews):
     negation = is_one_of(reviews, NEGATIONS) & ~np.append(is_one_of(reviews, NOT_NEGATED), False)[1:]
     stop = is_one_of(reviews, STOPS)
     last = np.append(-1, last_before(negation))[:-1]  # before each token
-    first = np.zeros(len(stop), bool)
-    first[reviews.starts[:-1][np.diff(reviews.starts) > 0]] = True
-    barrier = np.maximum(last_before(stop), last_before(first))
+    barrier = np.maximum(last_before(stop), last_before(first_of_texts(reviews)))
     return (last >= 0) & (np.arange(len(stop)) - last <= REACH) & (last >= barrier)
 
 

@@ -15,7 +15,6 @@ film: values that the review itself had a part in look better in training than t
 text is given the mean of the versions. See `CHANNELS` for what a token is given.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,8 @@ from tqdm import tqdm
 
 from helpers.clauses import conceded, negated
 from helpers.files import cached_arrays
-from helpers.reviews import keep
-from helpers.tokens import ranges
+from helpers.reviews import identity_of, keep
+from helpers.tokens import ranges, text_of_tokens
 
 FOLDS = 5
 MIN_REVIEWS = {"labels": 2, "unsup": 4}  # that must hold an n-gram: what `model.pt` has room for
@@ -74,7 +73,7 @@ class NgramTable:
         codes = find_ngrams(tokens, starts, is_negated, len(self.words), self.keys)
         reviews, once = count_once(codes, starts, len(values))
         shifted = np.stack([values[tokens, 1] * is_negated, values[codes[0], 1] * is_conceded])
-        text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        text = text_of_tokens(starts)
         sums = [np.bincount(reviews, column[once], len(starts) - 1) for column in values.T[1:]]
         sums += [np.bincount(text, column, len(starts) - 1) for column in shifted]
         return np.concatenate([*values[codes], shifted.T, np.stack([is_negated, is_conceded], axis=1),
@@ -101,7 +100,7 @@ def ngram_keys(tokens, starts, order, num_words):
 
 def frequent_keys(tokens, starts, order, num_words, min_reviews):
     """Return the sorted keys of the n-grams that at least `min_reviews` reviews hold; see `ngram_keys`."""
-    review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    review = text_of_tokens(starts)
     code, keys = pd.factorize(ngram_keys(tokens, starts, order, num_words))
     pairs = pd.unique(review * len(keys) + code)
     return np.sort(keys[(np.bincount(pairs % max(len(keys), 1), minlength=len(keys)) >= min_reviews) & (keys >= 0)])
@@ -121,7 +120,7 @@ def find_ngrams(tokens, starts, is_negated, num_words, keys):
 
 def count_once(codes, starts, G):
     """Return the pairs of a review and an n-gram that it holds, each once: reviews (pairs), codes (pairs)."""
-    review = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    review = text_of_tokens(starts)
     return np.divmod(np.concatenate([pd.unique((review * np.int64(G) + row)[row >= 0]) for row in codes]), G)
 
 
@@ -227,8 +226,7 @@ def load_tables(reviews, train, kind, seed, cache_dir):
         return {"words": words, "keys2": keys[0], "keys3": keys[1], "values": values, "folds": folds,
                 "scale": scale.astype(np.float32)}
 
-    key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), MIN_REVIEWS[kind], seed,
-           PENALTY, PRIOR, FOLDS, VERSION]
+    key = [*identity_of(reviews, train), MIN_REVIEWS[kind], seed, PENALTY, PRIOR, FOLDS, VERSION]
     parts = cached_arrays(cache_dir, "ngrams", key, ["words", "keys2", "keys3", "values", "folds", "scale"], make)
     words, keys, values = list(map(str, parts["words"])), [parts["keys2"], parts["keys3"]], parts["values"]
     tables = [NgramTable(words, keys, of_fold, parts["scale"]) for of_fold in values]

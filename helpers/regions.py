@@ -6,8 +6,6 @@ that of word2vec (Mikolov et al. 2013), with the negative words drawn once for a
 the more often the more surely it tells positive training reviews from negative ones: the network is to do the same.
 """
 
-import hashlib
-
 import numpy as np
 import torch
 from torch import nn
@@ -15,7 +13,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from helpers.files import cached_arrays
-from helpers.reviews import keep
+from helpers.reviews import identity_of, keep
+from helpers.tokens import text_of_tokens
 
 FEATURES = 100  # R
 WIDTHS = (2, 10)  # W
@@ -81,7 +80,7 @@ class Regions(nn.Module):
 
 def polarity(reviews, vocab_size, ids):
     """Return how surely each word tells the labels apart, from 0.02 to 1 for four standard errors or more."""
-    review = np.repeat(np.arange(len(reviews.labels)), np.diff(reviews.starts))
+    review = text_of_tokens(reviews.starts)
     review, word = np.divmod(np.unique(review * np.int64(vocab_size) + ids), vocab_size)
     positive = np.bincount(word, reviews.labels[review], vocab_size)
     total = np.bincount(word, minlength=vocab_size)
@@ -102,9 +101,8 @@ def learn(ids, starts, weights, width, seed):
     torch.manual_seed(seed)
     np.random.seed(seed)
     V, gap = len(weights), width + AHEAD + 1  # between two texts, so that no region sees both
-    lengths = np.diff(starts)
-    words = np.zeros(len(ids) + (len(lengths) + 1) * gap, np.int64)
-    words[np.arange(len(ids)) + (np.repeat(np.arange(len(lengths)), lengths) + 1) * gap] = ids
+    words = np.zeros(len(ids) + len(starts) * gap, np.int64)
+    words[np.arange(len(ids)) + (text_of_tokens(starts) + 1) * gap] = ids
     words = torch.from_numpy(words)
     share = np.bincount(ids, minlength=V) / max(np.count_nonzero(ids), 1)
     share[0] = 0
@@ -169,8 +167,8 @@ def load_regions(reviews, train, vocab, seed, cache_dir):
     id_of = np.array([vocab.stoi[word] for word in reviews.words])
     id_of[id_of <= vocab.stoi["<pad>"]] = 0  # neither unknown words nor padding tell anything
     texts, labelled = keep(reviews, train | (reviews.labels < 0)), keep(reviews, train)
-    key = [reviews.digest, len(reviews.labels), hashlib.sha256(train.tobytes()).hexdigest(), len(vocab), seed, FEATURES,
-           AHEAD, PASSES, LEARNING_RATE, BLOCK, NEGATIVES, FREQUENT, DEVIATION, VERSION]
+    key = [*identity_of(reviews, train), len(vocab), seed, FEATURES, AHEAD, PASSES, LEARNING_RATE, BLOCK, NEGATIVES,
+           FREQUENT, DEVIATION, VERSION]
     weights = polarity(labelled, len(vocab), id_of[labelled.tokens])
     embeddings = [RegionEmbedding(len(vocab), width) for width in WIDTHS]
     for embedding in embeddings:

@@ -3,6 +3,7 @@
 All reviews are one flat array of token numbers.
 """
 
+import hashlib
 import importlib.metadata
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -91,6 +92,11 @@ def load_reviews(source, cache_dir, unsup=False, digest=None):
     parts = cached_arrays(cache_dir, "tokens", key, [field.name for field in fields(Reviews)],
                           lambda: vars(read_reviews(source, unsup, digest)))
     return Reviews(**parts | {"words": list(map(str, parts["words"])), "digest": str(parts["digest"])})
+
+
+def identity_of(reviews, chosen):
+    """Return what tells in the name of a cache which reviews a result was made of, and which were chosen: a list."""
+    return [reviews.digest, len(reviews.labels), hashlib.sha256(chosen.tobytes()).hexdigest()]
 
 
 def keep(reviews, chosen):

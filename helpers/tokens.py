@@ -169,6 +169,11 @@ def ranges(starts, lengths):
     return result
 
 
+def text_of_tokens(starts):
+    """Return the number of the text that each token belongs to; starts (texts + 1) is where each text begins."""
+    return np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+
+
 if __name__ == "__main__":  # the second process
     sys.modules["torch"] = None  # which spaCy would import, in a second or two
     pickle.dump(tokenize_part(pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
