@@ -1,6 +1,6 @@
 """Training beside busy processes and on a quiet machine, with and without the `GOMP_SPINCOUNT` of helpers/runtime.py.
 
-    python -m benchmarks.busy --data-dir .data        about 9 minutes on 2 cores that have nothing else to do
+    python -m benchmarks.busy --data-dir .data        about 6 minutes on 2 cores that have nothing else to do
 
 Each time is that of a new process: a whole run on the sample from the start of the process and with an empty cache, and
 the first tenth of an epoch of the required setting. Runs with and without take turns on the quiet machine. "Without" is
@@ -48,14 +48,14 @@ def seconds(what, wait, data_dir, limit=None):
 
 def main():
     parser = data_parser(__doc__)
-    parser.add_argument("--pairs", type=int, default=5, help="of tenths of an epoch, quiet (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=7, help="of runs on the quiet machine (default: %(default)s)")
     args = parser.parse_args()
     data_dir, load = os.path.abspath(args.data_dir), os.getloadavg()[0]
     seconds(TENTH, "with", data_dir)  # fills the cache
 
     runs = {("quiet", what): {"with": [], "without": []} for what in (SAMPLE, TENTH)}
-    for what, pairs in ((SAMPLE, 2), (TENTH, args.pairs)):
-        for pair in range(pairs):
+    for what in (SAMPLE, TENTH):
+        for pair in range(args.pairs):
             for wait in sorted(ENVIRONMENTS, reverse=pair % 2):
                 runs["quiet", what][wait].append(seconds(what, wait, data_dir))
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]

@@ -10,9 +10,9 @@ TORCH = 'import os; print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_
 
 
 @pytest.mark.parametrize(("module", "said", "expected"), [
-    ("sentiment_analysis", {}, "1000 None"),
-    ("generate_gpt2", {}, "1000 None"),
-    ("benchmarks.generation", {}, "1000 None"),
+    ("sentiment_analysis", {}, "5000 None"),
+    ("generate_gpt2", {}, "5000 None"),
+    ("benchmarks.generation", {}, "5000 None"),
     ("sentiment_analysis", {"GOMP_SPINCOUNT": "7"}, "7 None"),
     ("sentiment_analysis", {"OMP_WAIT_POLICY": "ACTIVE"}, "None ACTIVE")])
 def test_how_threads_wait_is_told_to_torch_when_it_is_imported(monkeypatch, module, said, expected, tmp_path):
