@@ -22,6 +22,13 @@ def marked(function, text):
     ("A film without charm but with songs", "charm"),
     ("Nobody cares. I never laughed!", "cares laughed"),
     ("not n't never", "n't never"),
+    ("Less boring than I feared.", "boring"),
+    ("Nothing less than brilliant.", ""),
+    ("I expected a bad film, but no.", "a bad film"),
+    ("I was never so bored.", ""), ("It was not so bad.", "so bad"),
+    ("I have rarely seen a worse film.", "seen a"), ("It was never better.", "better"),
+    ("Nobody sings better than her.", "sings"), ("It is not better than the book.", "better"),
+    ("It does not get better than this.", "get"), ("It never got better than this.", "got"),
     ("A good film.", ""), ("", ""), ("not", "")])
 def test_negated_words(text, words):
     assert marked(negated, text) == words
@@ -33,6 +40,7 @@ def test_negated_words(text, words):
     ("Although it is slow, I liked it.", "it is slow"),
     ("I liked it, even if it is slow. Great.", "it is slow ."),
     ("In spite of a weak script, it works.", "of a weak script"),
+    ("Better than the silly first one, and shorter.", "the silly first one"),
     ("It is fun.", ""), ("", ""), ("but", "")])
 def test_conceded_words(text, words):
     assert marked(conceded, text) == words
