@@ -199,6 +199,8 @@ def norm_ways(tensors):
 
     def fit(case, number, default):
         tensor = torch.tensor(default) if number is None else case.tensors[number][0].data
+        if tensor.dim() == 1 and tensors[number][0].shape == (T,):  # of the main case: a number for each token
+            return tensor.double()[:, None]
         if tensor.dim() != 2:  # (T d) and (1, T, d) serve as well as (T, d), and (1, 1, d) as (1, d)
             sizes = [size for size in (case.x.shape[1:], tensor.shape[-2:]) if tensor.numel() == math.prod(size)]
             tensor = tensor.reshape([*sizes, tensor.shape][0])

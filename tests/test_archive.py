@@ -5,6 +5,7 @@ import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from unittest.mock import Mock
 
 import pytest
@@ -108,10 +109,18 @@ def header(size=3, kind=tarfile.REGTYPE, **pax_headers):
     return lambda content: member.tobuf(tarfile.PAX_FORMAT if pax_headers else tarfile.GNU_FORMAT) + bytes(1024)
 
 
+def broken_inside(content):
+    """Return a gzipped tar with a review that ends, half a megabyte later, in what is no block of its compression."""
+    compress = zlib.compressobj(wbits=31)
+    start = header(10**6)(content)[:512] + bytes(500_000)
+    return compress.compress(start) + compress.flush(zlib.Z_FULL_FLUSH) + b"\x07" * 600
+
+
 @pytest.mark.parametrize(("kind", "damage"), [
     ("zip", encrypted), ("zip", lambda content: content[:100] + bytes(300) + content[400:]),
     ("w:gz", lambda content: content[:3000] + bytes(10) + content[3010:]),
     ("w:gz", lambda content: content[:-8] + bytes(8)),  # the checksum alone
+    ("w:gz", broken_inside),
     *(("w:gz", lambda content, share=share: content[:int(share * len(content))]) for share in (0.1, 0.5, 0.9, 0.99)),
     *(("w:gz", lambda content, other=other: other)
       for other in (b"", b"<html><title>404 Not Found</title></html>", b"\x1f\x8b" + b"\0" * 600)),

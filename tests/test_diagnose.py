@@ -179,6 +179,7 @@ PLANTED = [
     ("affine-missing", "flat", NORMED.replace(" + b", "")),
     ("affine-missing", "given", NORMED.replace("g * ", "")),
     ("affine-shape", "features", NORMED),
+    ("affine-shape", "tokens", NORMED),
     ("affine-swapped", "swapped", NORMED),
     ("last-dimension-only+affine-shape", "features", NORMED.replace("(1, 2)", "2")),
     ("unbiased-variance+eps-outside-root", "given", """s = x.view(len(x), -1).std(1).view(-1, 1, 1)
@@ -316,7 +317,6 @@ def test_float32_is_judged_with_its_tolerance(judged, codes, style, rest):
 @pytest.mark.parametrize(("style", "rest", "nearest"), [
     ("linear", SOFTMAX.replace("@ v", "@ v.abs().sqrt()"), None),
     ("given", NORMED.replace("1e-8", "8e-6"), "eps-value"),
-    ("tokens", NORMED, "affine-shape"),
     ("chunks", SOFTMAX.replace("k.shape[2]", "(x.shape[1] * 1.01)"), "scaled-by-sqrt-T"),
 ])
 def test_what_no_known_mistake_explains(judged, style, rest, nearest):
