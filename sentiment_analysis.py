@@ -33,7 +33,7 @@ from helpers.predictor import Predictor, build_model
 from helpers.regions import load_regions
 from helpers.reviews import keep, load_reviews
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory
-from helpers.short_texts import ShortTextLoader, ShortTexts
+from helpers.short_texts import ShortTextLoader
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Settings:
     both_ends: bool = setting(False, "read beginning and end of a longer review, not the beginning alone")
     ngrams: str | None = setting(None, 'n-gram channels counted on the "labels", or on unlabelled reviews too: "unsup"')
     short_texts: bool = setting(False, "train on spans, sentences and negated ones beside the reviews")
-    regions: bool = setting(False, "region embeddings, learned from the text of all reviews but the test ones")
+    regions: bool = setting(False, "region embeddings, learned from the text of the training and unlabelled reviews")
 
 
 REQUIRED = Settings()
@@ -104,7 +104,7 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
     sets = [ReviewSet(part, channels=of_part, **options) for part, of_part in zip(parts, channels, strict=True)]
     train_loader = BucketLoader(sets[0], settings.batch_size)
     if settings.short_texts:
-        train_loader = ShortTextLoader(ShortTexts(parts[0], folds, tables), settings.batch_size, **options)
+        train_loader = ShortTextLoader(parts[0], folds, tables, settings.batch_size, **options)
     return *sets, train_loader, BucketLoader(sets[1]), BucketLoader(sets[2]), vocab, vocab.stoi["<pad>"]
 
 

@@ -34,11 +34,11 @@ class Skeleton(MyTransformer):
         return self.fc(x.mean(dim=1))
 
 
-def pad_trim(pad_id):
-    """Return the skeleton's `collate_fn`: lists of exactly 500 ids, then a tensor."""
+def pad_trim(pad_id, device="cpu"):
+    """Return the skeleton's `collate_fn`: lists of exactly 500 ids, then a tensor, which is copied to the device."""
     def collate(batch):
         ids = [(review.tolist() + [pad_id] * MAX_LEN)[:MAX_LEN] for review, _ in batch]
-        return torch.tensor(ids), torch.tensor([float(label) for _, label in batch])
+        return torch.tensor(ids).to(device), torch.tensor([float(label) for _, label in batch]).to(device)
     return collate
 
 

@@ -7,7 +7,6 @@ top-k 40. Ours draws the fifty before, amid and after minGPT's, and its median c
 greedily by both, whose ids must be equal. Ratio: minGPT / ours, higher is better for us.
 """
 
-import argparse
 import contextlib
 import io
 import statistics
@@ -17,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common import print_table, write_result
-from helpers.cli import run_command
+from helpers.cli import Parser, run_command
 from helpers.gpt2 import cached_gpt, choose_gpt
 
 PROMPTS, SENTENCES, NEW_TOKENS, TOP_K, VOCABULARY = 10, 5, 40, 40, 50257
@@ -31,7 +30,7 @@ def seconds(kind, model, prompts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--mingpt-dir", help="clone of minGPT")
     GPT = choose_gpt("mingpt", parser.parse_args().mingpt_dir)
     torch.manual_seed(42)

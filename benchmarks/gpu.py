@@ -38,19 +38,6 @@ class FirstBatches:
         return itertools.islice(self.loader, STEPS)
 
 
-class OnDevice:
-    """A `DataLoader` whose batches are copied to a device one by one, as the skeleton does it."""
-
-    def __init__(self, loader, device):
-        self.loader, self.device = loader, device
-
-    def __len__(self):
-        return len(self.loader)
-
-    def __iter__(self):
-        return ([tensor.to(self.device) for tensor in batch] for batch in self.loader)
-
-
 def measure(what, model, loader, settings):
     """Return a row of the table."""
     def train(loader):
@@ -80,11 +67,10 @@ def main():
         model = build_model(vocab, asdict(settings) | {"channels": channels}).to(device)
         rows.append(measure(preset, model, loader, settings))
         if preset == "required":
-            train_set.ids = train_set.ids.cpu()
-            train_set.labels = train_set.labels.cpu()
-            theirs = DataLoader(train_set, settings.batch_size, shuffle=True, collate_fn=pad_trim(pad_id))
+            on_cpu, *_ = load_imdb_data(settings, source)
+            theirs = DataLoader(on_cpu, settings.batch_size, shuffle=True, collate_fn=pad_trim(pad_id, device))
             skeleton = Skeleton(vocab, MAX_LEN, settings.blocks).to(device)
-            rows.append(measure("skeleton", skeleton, OnDevice(theirs, device), settings))
+            rows.append(measure("skeleton", skeleton, theirs, settings))
     print_table(rows)
     write_result("gpu", {"gpu": torch.cuda.get_device_name(), "rows": rows})
 

@@ -6,7 +6,6 @@ From the start of the process to the end of the first training step, with the ca
 in the same process, is left out. Peak memory is that of a process that trains the required setting to its end.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,25 +23,26 @@ before = time.clock_gettime(time.CLOCK_BOOTTIME); import torch; after = time.clo
 count = lambda loader: 1
 seconds = lambda _: [time.clock_gettime(time.CLOCK_BOOTTIME) - born - (after - before), after - before]
 """ + FIRST_STEPS
+WHOLE_RUN = """
+import resource, sentiment_analysis
+sentiment_analysis.main()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
-def run(code, *options):
-    """Run a training process and return what it prints."""
+def run(code, data_dir):
+    """Run a training process and return the last line that it prints, as words."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, *code, *options, "--runs-dir", folder]
+        command = [sys.executable, "-c", code, "--data-dir", data_dir, "--runs-dir", folder]
         return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              text=True).stdout
+                              text=True).stdout.splitlines()[-1].split()
 
 
 def main():
     data_dir = str(Path(data_parser(__doc__).parse_args().data_dir).resolve())
-    starts = []
-    for _ in range(4):
-        line = run(["-c", FIRST_STEP], "--data-dir", data_dir).splitlines()[-1]
-        starts.append([float(word) for word in line.split()[1:]])
+    starts = [list(map(float, run(FIRST_STEP, data_dir)[1:])) for _ in range(4)]
     seconds, torch_seconds = np.median(starts[1:], axis=0)  # the first may have filled the cache
-    run(["sentiment_analysis.py"], "--data-dir", data_dir)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    peak = int(run(WHOLE_RUN, data_dir)[0]) * 1024 / 1e9
     row = {"first step, s": float(seconds), "import torch, s": float(torch_seconds), "peak memory, GB": peak}
     print_table([row])
     write_result("start", row)

@@ -18,33 +18,25 @@ from benchmarks.common import data_parser, print_table, write_result
 from helpers.archive import find_source
 from helpers.cli import run_command
 from helpers.runtime import keep_freed_memory
-from models import MyTransformer
+from models import MyLayerNorm, MySelfAttention, MyTransformer
 from sentiment_analysis import load_imdb_data
 
 MAX_LEN = 500
 
 
-class FusedAttention(nn.Module):
+class FusedAttention(MySelfAttention):
     """`MySelfAttention` through PyTorch's fused kernel."""
-
-    def __init__(self, d):
-        super().__init__()
-        self.W_q, self.W_k, self.W_v = (nn.Linear(d, d, bias=False) for _ in range(3))
 
     def forward(self, x, mask):
         return F.scaled_dot_product_attention(self.W_q(x), self.W_k(x), self.W_v(x), attn_mask=mask.unsqueeze(1))
 
 
-class FusedLayerNorm(nn.Module):
+class FusedLayerNorm(MyLayerNorm):
     """`MyLayerNorm` through PyTorch's fused kernel, which knows no mask: padding counts."""
-
-    def __init__(self, shape):
-        super().__init__()
-        self.gamma, self.beta = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
 
     def forward(self, x, mask):
         T = x.shape[1]
-        return F.layer_norm(x, x.shape[1:], self.gamma[:T], self.beta[:T], 1e-8)
+        return F.layer_norm(x, x.shape[1:], self.gamma[:T], self.beta[:T], self.eps)
 
 
 def fused_limit(vocab):
@@ -56,21 +48,18 @@ def fused_limit(vocab):
     return model
 
 
-class PyTorchEncoder(nn.Module):
-    """`nn.TransformerEncoderLayer` in place of the block; the rest as in `MyTransformer`."""
+class PyTorchBlock(nn.TransformerEncoderLayer):
+    """PyTorch's block, called as `MyTransformerBlock` is."""
 
-    def __init__(self, vocab):
-        super().__init__()
-        d = vocab.vectors.shape[1]
-        self.pad_id = vocab.stoi["<pad>"]
-        self.embedding = nn.Embedding.from_pretrained(vocab.vectors.clone(), freeze=False, padding_idx=self.pad_id)
-        self.layer = nn.TransformerEncoderLayer(d, nhead=1, dim_feedforward=d, batch_first=True)
-        self.fc = nn.Linear(d, 1)
+    def forward(self, x, mask):
+        return super().forward(x, src_key_padding_mask=~mask)
 
-    def forward(self, ids):
-        mask = ids != self.pad_id
-        x = self.layer(self.embedding(ids), src_key_padding_mask=~mask) * mask.unsqueeze(2)
-        return self.fc(x.sum(1) / mask.sum(1, keepdim=True))
+
+def pytorch_encoder(vocab):
+    """Return our network with PyTorch's block in place of ours."""
+    model, d = MyTransformer(vocab, MAX_LEN, 1), vocab.vectors.shape[1]
+    model.blocks[0] = PyTorchBlock(d, nhead=1, dim_feedforward=d, batch_first=True)
+    return model
 
 
 def products(B, T, d, backward):
@@ -115,7 +104,7 @@ def step_of(model, backward):
 def measure(vocab, batches, backward, rounds):
     """Return the seconds for all batches, the median over rounds, of each of the four."""
     runs = {"ours": step_of(MyTransformer(vocab, MAX_LEN, 1), backward),
-            "encoder": step_of(PyTorchEncoder(vocab), backward),
+            "encoder": step_of(pytorch_encoder(vocab), backward),
             "fused": step_of(fused_limit(vocab), backward)}
     bare = [products(*ids.shape, vocab.vectors.shape[1], backward) for ids, _ in batches]
     seconds = {name: [] for name in (*runs, "products")}

@@ -25,7 +25,8 @@ class Checkpoint:
         write_torch(self.path, {
             "identity": self.identity, "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "epochs": epochs, "seconds": seconds, "torch": torch.get_rng_state(),
-            "numpy": (kind, keys.tolist(), *rest), "cuda": torch.cuda.get_rng_state_all()})
+            "numpy": (kind, keys.tolist(), *rest),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []})
 
     def start(self, resume):
         """Say where the run starts and, to `resume`, set everything to where it was saved.

@@ -36,6 +36,10 @@ def whole_file(path):
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)  # the one that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,12 +63,14 @@ def only_process(folder):
             pass  # some network disks know no locks
         for leftover in folder.glob(f"{HALF_WRITTEN}*"):
             leftover.unlink()
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # fails, as it should, unless the folder is empty
     finally:
         if fcntl:
             os.close(handle)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # fails, as it should, unless the folder is empty
 
 
 def write_text(path, text):

@@ -50,10 +50,23 @@ class NgramTable:
         return np.concatenate([self.channels_of_block(part) for part in blocks])
 
     def channels_of_block(self, reviews):
-        """Return the channels of so few reviews that the memory suffices."""
-        tokens = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
-        marks = negated(reviews), conceded(reviews)
-        return (self.unscaled(tokens, reviews.starts, *marks) / self.scale).astype(np.float16)
+        """Return the channels of so few reviews that the memory suffices.
+
+        Of each token: per order and kind, the value of the n-gram that ends there; the linear value of the word itself
+        if it is negated, and its value if it is conceded; the two marks; and over its text, the same for all of
+        its tokens, the sums of the values of all kinds but naive Bayes, each n-gram once, and of the two before.
+        """
+        tokens, starts = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens], reviews.starts
+        marks = np.stack([negated(reviews), conceded(reviews)])
+        codes = find_ngrams(tokens, starts, marks[0], len(self.words), self.keys)
+        values = np.pad(self.values.astype(np.float32), [(0, 1), (0, 0)])  # the last, -1, is "none"
+        shifted = np.stack([values[tokens, 1], values[codes[0], 1]]) * marks
+        text, (holder, once) = text_of_tokens(starts), count_once(codes, starts, len(values))
+        sums = [np.bincount(holder, column[once], len(starts) - 1) for column in values.T[1:]]
+        sums += [np.bincount(text, column, len(starts) - 1) for column in shifted]
+        channels = np.concatenate([*values[codes], shifted.T, marks.T, np.stack(sums, axis=1)[text]], axis=1,
+                                  dtype=np.float32)
+        return (channels / self.scale).astype(np.float16)
 
     def linear_values(self, reviews):
         """Return the linear value of the n-grams that end at each token, and of its word if it is not negated."""
@@ -61,23 +74,6 @@ class NgramTable:
         codes = find_ngrams(tokens, reviews.starts, negated(reviews), len(self.words), self.keys)
         values = np.append(self.values[:, 1].astype(np.float32), 0)  # the last, -1, is "none"
         return values[codes].sum(axis=0), values[tokens]
-
-    def unscaled(self, tokens, starts, is_negated, is_conceded):
-        """Return the channels before they are divided, (tokens, C).
-
-        Of each token: per order and kind, the value of the n-gram that ends there; the linear value of the word itself
-        if it is negated, and its value if it is conceded; the two marks; and over its text, the same for all of
-        its tokens, the sums of the values of all kinds but naive Bayes, each n-gram once, and of the two before.
-        """
-        values = np.pad(self.values.astype(np.float32), [(0, 1), (0, 0)])  # the last, -1, is "none"
-        codes = find_ngrams(tokens, starts, is_negated, len(self.words), self.keys)
-        reviews, once = count_once(codes, starts, len(values))
-        shifted = np.stack([values[tokens, 1] * is_negated, values[codes[0], 1] * is_conceded])
-        text = text_of_tokens(starts)
-        sums = [np.bincount(reviews, column[once], len(starts) - 1) for column in values.T[1:]]
-        sums += [np.bincount(text, column, len(starts) - 1) for column in shifted]
-        return np.concatenate([*values[codes], shifted.T, np.stack([is_negated, is_conceded], axis=1),
-                               np.stack(sums, axis=1)[text]], axis=1, dtype=np.float32)
 
 
 def ngram_keys(tokens, starts, order, num_words):
@@ -226,7 +222,7 @@ def load_tables(reviews, train, kind, seed, cache_dir):
         return {"words": words, "keys2": keys[0], "keys3": keys[1], "values": values, "folds": folds,
                 "scale": scale.astype(np.float32)}
 
-    key = [*identity_of(reviews, train), MIN_REVIEWS[kind], seed, PENALTY, PRIOR, FOLDS, VERSION]
+    key = [identity_of(reviews, train), MIN_REVIEWS[kind], seed, PENALTY, PRIOR, FOLDS, VERSION]
     parts = cached_arrays(cache_dir, "ngrams", key, ["words", "keys2", "keys3", "values", "folds", "scale"], make)
     words, keys, values = list(map(str, parts["words"])), [parts["keys2"], parts["keys3"]], parts["values"]
     tables = [NgramTable(words, keys, of_fold, parts["scale"]) for of_fold in values]

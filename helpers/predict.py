@@ -78,8 +78,8 @@ def parse_args(argv):
     parser.add_argument("--column", help="of the table that has the texts (default: review, text, or the only one)")
     parser.add_argument("--out", metavar="FILE", help="write a table (.csv, .tsv) with label and probability added, "
                         "instead of printing them")
-    parser.add_argument("--model", default=MODEL, help="the model.pt of a run (default: the bonus network that "
-                        "comes with the project)")
+    parser.add_argument("--model", default=MODEL, help="the model.pt of a run (default: the network that comes "
+                        "with the project)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line: text, label, probability, "
                         f"sure (whether that is at least {SURE:.0%}%), known (share of its words in the vocabulary), "
                         "and a note where one is due")
@@ -90,6 +90,8 @@ def parse_args(argv):
         raise UserError("there are texts and a --file; give one or the other.")
     if args.explain and any(Path(path).suffix.lower() not in (".png", ".html") for path in args.explain):
         raise UserError("--explain writes a picture, NAME.png, or a page, NAME.html; give one of these names.")
+    if args.out and args.json:
+        raise UserError("--out writes a table and --json prints; give one or the other.")
     if args.out and Path(args.out).suffix.lower() not in SEPARATORS:
         raise UserError("--out writes a table, NAME.csv or NAME.tsv; give one of these names.")
     return args
@@ -140,8 +142,8 @@ def main(argv):
             doubt = "" if answer["sure"] else "hard to say: "
             print(json.dumps(answer) if args.json else f"{label}  {probability:6.1%}  {doubt}{shorten(text)}")
     if label_column:
-        truth = read_labels(table.loc[plain.index, label_column])
-        accuracy = ((answers["label"] == "positive") == truth).mean()
+        truth = read_labels(table.loc[plain.index, label_column]).dropna()
+        accuracy = ((answers["label"] == "positive")[truth.index] == truth).mean()
         print(f"accuracy {accuracy:.2%} by the {len(truth):,} labels in the column {label_column}",
               file=sys.stderr if args.json else sys.stdout)
     if args.explain:

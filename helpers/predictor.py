@@ -158,7 +158,7 @@ def unlabelled(words, tokens, starts):
     """Return tokens as `tokens.tokenize` gives them as a `reviews.Reviews`, whose other fields mean nothing."""
     nothing = np.zeros(len(starts) - 1, np.int64)
     return Reviews(words, tokens, starts, labels=nothing, movies=nothing, test=nothing.astype(bool),
-                   duplicate=nothing.astype(bool), digest="")
+                   duplicate=nothing.astype(bool))
 
 
 def classify(logit):

@@ -154,7 +154,7 @@ def learn(ids, starts, weights, width, seed):
 
 
 def load_regions(reviews, train, vocab, seed, cache_dir):
-    """Learn the regions of WIDTHS from all reviews but the test ones, or take them from `cache_dir`.
+    """Learn the regions of WIDTHS from the training and the unlabelled reviews, or take them from `cache_dir`.
 
     Args:
         reviews: a `reviews.Reviews`; unlabelled ones in it are used.
@@ -166,13 +166,13 @@ def load_regions(reviews, train, vocab, seed, cache_dir):
     """
     id_of = np.array([vocab.stoi[word] for word in reviews.words])
     id_of[id_of <= vocab.stoi["<pad>"]] = 0  # neither unknown words nor padding tell anything
-    texts, labelled = keep(reviews, train | (reviews.labels < 0)), keep(reviews, train)
-    key = [*identity_of(reviews, train), len(vocab), seed, FEATURES, AHEAD, PASSES, LEARNING_RATE, BLOCK, NEGATIVES,
+    key = [identity_of(reviews, train), len(vocab), seed, FEATURES, AHEAD, PASSES, LEARNING_RATE, BLOCK, NEGATIVES,
            FREQUENT, DEVIATION, VERSION]
-    weights = polarity(labelled, len(vocab), id_of[labelled.tokens])
     embeddings = [RegionEmbedding(len(vocab), width) for width in WIDTHS]
     for embedding in embeddings:
         def make(width=embedding.width):
+            texts, labelled = keep(reviews, train | (reviews.labels < 0)), keep(reviews, train)
+            weights = polarity(labelled, len(vocab), id_of[labelled.tokens])
             learned = learn(id_of[texts.tokens], texts.starts, weights, width, seed)
             return {name: tensor.numpy() for name, tensor in learned.state_dict().items()}
 

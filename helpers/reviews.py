@@ -19,7 +19,7 @@ from helpers.tokens import ranges, tokenize
 
 LABELS = {"neg": 0, "pos": 1, "unsup": -1}
 LABELLED = {"test/neg", "test/pos", "train/neg", "train/pos"}  # folders of the archive, "parts"
-CACHE_VERSION = 3  # to be raised with every change of `read_reviews`, `plain_text` or `tokenize`
+CACHE_VERSION = 4  # to be raised with every change of `read_reviews`, `plain_text` or `tokenize`
 
 
 @dataclass
@@ -33,7 +33,6 @@ class Reviews:
     movies: np.ndarray  # int64: equal numbers are reviews of one movie
     test: np.ndarray  # bool: belongs to the test part
     duplicate: np.ndarray  # bool: a test review whose tokens are also those of a review to train on, labelled or not
-    digest: str  # SHA-256 of the labelled reviews, see CONTENT_SHA256
 
 
 def find_duplicates(tokens, starts, test):
@@ -42,24 +41,17 @@ def find_duplicates(tokens, starts, test):
     return test & texts.isin(texts[~test]).to_numpy()
 
 
-def parts_to_read(unsup):
-    """Return the folders of the labelled reviews, and that of the unlabelled ones if wanted."""
-    return LABELLED | {"train/unsup"} if unsup else LABELLED
-
-
-def read_reviews(source, unsup=False, digest=None):
+def read_reviews(source, parts=LABELLED, digest=None):
     """Read and tokenize an archive or an extracted folder; return `Reviews`.
 
     Labels are the names of the archive's folders; line i of `train/urls_pos.txt` is the movie of `train/pos/i_*.txt`.
 
     Args:
-        unsup: whether to read the 50,000 unlabelled reviews as well.
+        parts: set of the folders to read, "train/pos" for example.
         digest: refuse (UserError) anything but the labelled reviews with this `content_digest`.
     """
-    parts = parts_to_read(unsup)
     files = read_files(source, parts)
-    found_digest = content_digest(files)
-    if digest and digest != found_digest:
+    if digest and digest != content_digest(files):
         counts = Counter(name.rpartition("/")[0] for name in files)
         found = ", ".join(f"{counts[part]:,} in {part}" for part in sorted(parts))
         raise UserError(f"{source} does not hold the 4 x 12,500 reviews of the Large Movie Review Dataset unaltered "
@@ -77,26 +69,30 @@ def read_reviews(source, unsup=False, digest=None):
         test.append(part == "test")
     words, tokens, starts = tokenize(texts)
     return Reviews(words, tokens, starts, np.array(labels), pd.factorize(np.array(movies, object))[0], np.array(test),
-                   find_duplicates(tokens, starts, np.array(test)), found_digest)
+                   find_duplicates(tokens, starts, np.array(test)))
 
 
 def load_reviews(source, cache_dir, unsup=False, digest=None):
-    """Return `read_reviews(...)`, kept in `cache_dir` under a name made of all that determines the result."""
+    """Return the labelled reviews, and the 50,000 unlabelled ones if wanted, by `read_reviews` or from `cache_dir`."""
+    parts = LABELLED | {"train/unsup"} if unsup else LABELLED
     if Path(source).is_dir():
-        files = list_folder(source, parts_to_read(unsup))
+        files = list_folder(source, parts)
         stats = [(name, path.stat()) for name, path in files.items()]
         fingerprint = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]
     else:
         fingerprint = file_digest(source)
     key = [fingerprint, unsup, digest, CACHE_VERSION, importlib.metadata.version("spacy")]
-    parts = cached_arrays(cache_dir, "tokens", key, [field.name for field in fields(Reviews)],
-                          lambda: vars(read_reviews(source, unsup, digest)))
-    return Reviews(**parts | {"words": list(map(str, parts["words"])), "digest": str(parts["digest"])})
+    arrays = cached_arrays(cache_dir, "tokens", key, [field.name for field in fields(Reviews)],
+                           lambda: vars(read_reviews(source, parts, digest)))
+    return Reviews(**arrays | {"words": list(map(str, arrays["words"]))})
 
 
 def identity_of(reviews, chosen):
-    """Return what tells in the name of a cache which reviews a result was made of, and which were chosen: a list."""
-    return [reviews.digest, len(reviews.labels), hashlib.sha256(chosen.tobytes()).hexdigest()]
+    """Return the SHA-256 of all reviews, and of which were chosen: what names a cache of a result made of them."""
+    digest = hashlib.sha256("\0".join(reviews.words).encode())
+    for array in (reviews.tokens, reviews.starts, reviews.labels, reviews.movies, chosen):
+        digest.update(array)
+    return digest.hexdigest()
 
 
 def keep(reviews, chosen):

@@ -26,17 +26,19 @@ VERBS = {"like", "love", "recommend", "enjoy", "want", "care", "hate", "believe"
 AFTER_BE, BEFORE_VERB = ["not", "n't", "never", "hardly"], ["do n't", "did n't", "never"]
 
 
-class ShortTexts:
-    """The whole training reviews and what short texts are drawn from.
+class ShortTextLoader(BucketLoader):
+    """Batches of whole reviews and short texts, drawn and shuffled anew in each epoch (numpy's seed).
 
     Args:
         reviews: the training reviews, a `reviews.Reviews`.
         folds: (reviews) the fold of each, see `ngrams`.
         tables: an `ngrams.NgramTable` for each fold.
+        batch_size: texts in a batch.
+        of_set: the other arguments of a `ReviewSet`.
     """
 
-    def __init__(self, reviews, folds, tables):
-        self.reviews, self.folds, self.tables = reviews, folds, tables
+    def __init__(self, reviews, folds, tables, batch_size, **of_set):
+        self.reviews, self.folds, self.tables, self.batch_size, self.of_set = reviews, folds, tables, batch_size, of_set
         self.id_of = {word: number for number, word in enumerate(reviews.words)}
         self.first = np.flatnonzero(first_of_sentences(reviews))
         self.last = np.append(self.first[1:], len(reviews.tokens))  # of each sentence, exclusive
@@ -47,7 +49,8 @@ class ShortTexts:
         self.negated = int(NEGATED * len(folds)) if self.negations else 0
 
     def __len__(self):
-        return len(self.folds) + self.spans + self.sentences + self.contrasts + self.negated
+        texts = len(self.folds) + self.spans + self.sentences + self.contrasts + self.negated
+        return -(-texts // self.batch_size)
 
     def find_opinions(self):
         """Find the sentences of 3 to 16 tokens that clearly say what their review says, and what negates them."""
@@ -116,7 +119,7 @@ class ShortTexts:
         texts += [text for _, _, text in made]
         nothing = np.zeros(len(texts), np.int64)
         return Reviews(self.reviews.words, np.concatenate(texts), np.cumsum([0, *map(len, texts)]), labels, nothing,
-                       nothing.astype(bool), nothing.astype(bool), ""), folds
+                       nothing.astype(bool), nothing.astype(bool)), folds
 
     def contrast(self):
         """Return fold, label and tokens of two sentences one of which concedes the other."""
@@ -132,18 +135,8 @@ class ShortTexts:
             return fold, label, np.concatenate([opening, conceded[:-1], self.ids(","), said])
         return fold, label, np.concatenate([said[:-1], self.ids(","), opening, conceded])
 
-
-class ShortTextLoader(BucketLoader):
-    """Batches of whole reviews and short texts, drawn and shuffled anew in each epoch (numpy's seed)."""
-
-    def __init__(self, short_texts, batch_size, **of_set):
-        self.short_texts, self.batch_size, self.of_set = short_texts, batch_size, of_set
-
-    def __len__(self):
-        return -(-len(self.short_texts) // self.batch_size)
-
     def plan(self):
         """Draw the texts of an epoch, and return its batches as `BucketLoader` does."""
-        texts, folds = self.short_texts.draw()
-        self.dataset = ReviewSet(texts, channels=channels_by_fold(texts, folds, self.short_texts.tables), **self.of_set)
+        texts, folds = self.draw()
+        self.dataset = ReviewSet(texts, channels=channels_by_fold(texts, folds, self.tables), **self.of_set)
         return super().plan()

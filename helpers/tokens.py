@@ -18,8 +18,8 @@ from tqdm import tqdm
 QUOTES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\u2036\u301d\u301e\u301f"
 APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bb\u02bc\u02b9\u2032\u2035\u2039\u203a\u00b4\u055a\ua78c"
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043"
-LINE_BREAK = re.compile(r"<\s*/?\s*br\b[^<>]*>", re.IGNORECASE)
-ENTITY = re.compile(r"&#?\w+;")
+LINE_BREAK = re.compile(r"<\s*(?:/\s*)?br\b[^<>]*>", re.IGNORECASE)
+ENTITY = re.compile(r"&#?\w{1,32};")
 MANY = 10_000  # texts, from which on a second process saves more time than its start takes
 
 

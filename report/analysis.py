@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from benchmarks.step import FusedAttention
 from helpers.archive import expected_digest, find_source, read_files
 from helpers.batches import predict_logits
 from helpers.cli import Parser, UserError, run_command
@@ -50,18 +51,13 @@ def layer_differences():
         real = torch.ones(B, T, dtype=torch.bool) if mask is None else mask
         note("attention", "loops", attention(x, mask)[real], attention_oracle(attention, x, real)[real])
         note("norm", "loops", norm(x, mask)[real], norm_oracle(norm, x, real)[real])
-        note("attention", "pytorch", attention(x, mask)[real], pytorch_attention(attention, x, real)[real])
+        note("attention", "pytorch", attention(x, mask)[real], FusedAttention.forward(attention, x, real)[real])
         if mask is None:
             note("norm", "pytorch", norm(x), F.layer_norm(x, x.shape[1:], norm.gamma, norm.beta, eps=norm.eps))
         for name, layer in (("attention", attention), ("norm", norm)):
             for ours, theirs in gradients(layer, x, mask, real):
                 note(name, "gradient", ours, theirs)
     return {"shapes": len(SHAPES), **found}
-
-
-def pytorch_attention(layer, x, mask):
-    """Return PyTorch's fused attention with the projections of a MySelfAttention."""
-    return F.scaled_dot_product_attention(layer.W_q(x), layer.W_k(x), layer.W_v(x), attn_mask=mask.unsqueeze(1))
 
 
 def gradients(layer, x, mask, real, step=1e-6):

@@ -12,9 +12,8 @@ import torch
 import sentiment_analysis
 from helpers import archive
 from helpers.cli import UserError, run_command
-from helpers.reviews import read_reviews
 from tests.diagnose import load
-from tests.toy import Server, write_archive_folder, write_tar
+from tests.toy import Server, labelled_digest, write_archive_folder, write_tar
 
 
 def pytest_addoption(parser):
@@ -62,7 +61,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_archive_folder(folder / "aclImdb", films_per_list=10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archive, "CONTENT_SHA256", read_reviews(folder / "aclImdb").digest)
+        patch.setattr(archive, "CONTENT_SHA256", labelled_digest(folder / "aclImdb"))
         yield folder
 
 

@@ -21,7 +21,7 @@ def make_reviews(lengths, labels, words=8):
     tokens = np.random.default_rng(0).integers(0, words, sum(lengths)).astype(np.int32)
     none = np.zeros(len(lengths), bool)
     return Reviews([f"w{i}" for i in range(words)], tokens, np.cumsum([0, *lengths]), np.array(labels),
-                   np.zeros(len(lengths), int), none, none, "")
+                   np.zeros(len(lengths), int), none, none)
 
 
 def test_split_by_movie_keeps_films_apart():

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import sentiment_analysis
-from helpers import archive, reviews
+from helpers import archive
 from helpers.checkpoint import Checkpoint
 from helpers.cli import UserError, run_command
 from helpers.files import read_torch, write_torch
-from tests.toy import read_json, train_toy, without_times, write_archive_folder
+from tests.toy import labelled_digest, read_json, train_toy, without_times, write_archive_folder
 
 
 def metrics_of(folder):
@@ -106,7 +106,7 @@ def test_checkpoint_of_another_run_is_refused_and_stays(train, interrupted, monk
     if "--data-dir" in options:
         monkeypatch.chdir(tmp_path)
         write_archive_folder(Path("other", "aclImdb"), films_per_list=10, seed=1)
-        monkeypatch.setattr(archive, "CONTENT_SHA256", reviews.read_reviews("other/aclImdb").digest)
+        monkeypatch.setattr(archive, "CONTENT_SHA256", labelled_digest("other/aclImdb"))
     with pytest.raises(UserError, match=difference):
         train(*options, "--resume")
     assert path.read_bytes() == before

@@ -63,7 +63,7 @@ def test_words_of_one_company_have_similar_vectors(texts, monkeypatch):
 def test_polarity_is_the_difference_in_standard_errors():
     labels = np.array([1] * 30 + [0] * 30)
     texts = [[2, 2, 3] if label else [3, 4] if i % 2 else [3] for i, label in enumerate(labels)]
-    reviews = Reviews([], np.concatenate(texts), np.cumsum([0, *map(len, texts)]), labels, *[None] * 3, "")
+    reviews = Reviews([], np.concatenate(texts), np.cumsum([0, *map(len, texts)]), labels, *[None] * 3)
     found = polarity(reviews, 6, reviews.tokens)
     assert found[[2, 3, 5]].tolist() == [1, pytest.approx(0.02), pytest.approx(0.02)]
     assert found[4] == pytest.approx(15 / math.sqrt(19) / 4)
@@ -79,7 +79,7 @@ def test_neither_test_reviews_nor_unknown_words_are_read(monkeypatch, tmp_path):
     monkeypatch.setattr(regions, "learn", learn)
     test = np.array([False, False, True, False])
     reviews = Reviews(["good", "odd", "bad"], np.array([0, 1, 2, 2, 0, 0]), np.array([0, 2, 3, 4, 6]),
-                      np.array([1, 0, 0, -1]), np.zeros(4), test, test, "toy")
+                      np.array([1, 0, 0, -1]), np.zeros(4), test, test)
     vocab = Vocab(Counter({"good": 2, "bad": 1}))
     train = np.array([True, True, False, False])
     learned = load_regions(reviews, train, vocab, 0, tmp_path)

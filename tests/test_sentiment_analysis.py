@@ -16,12 +16,22 @@ import torch
 from torchtext.vocab import Vocab
 
 import sentiment_analysis
-from helpers import archive, evaluate, reviews
+from helpers import archive, evaluate
 from helpers.archive import SAMPLE_DIR
 from helpers.batches import add_glove
 from helpers.predictor import MODEL
 from sentiment_analysis import BONUS, REQUIRED, SAMPLE, Settings, load_imdb_data, set_seed
-from tests.toy import QUICK, ROOT, read_json, refused, run_python, train_toy, without_times, write_archive_folder
+from tests.toy import (
+    QUICK,
+    ROOT,
+    labelled_digest,
+    read_json,
+    refused,
+    run_python,
+    train_toy,
+    without_times,
+    write_archive_folder,
+)
 
 RESULTS = ["loss.png", "metrics.json", "model.pt"]
 
@@ -55,7 +65,7 @@ def test_run_writes_model_plot_and_metrics_with_settings_versions_and_results(ru
     expected = replace(REQUIRED, lr=0.01, batch_size=8, min_freq=2, max_len=25)
     assert metrics["settings"] == asdict(expected) | {"channels": 0}
     assert (metrics["data"], metrics["seed"], metrics["threads"]) == ("IMDB", 42, torch.get_num_threads())
-    assert metrics["content_digest"] == reviews.read_reviews(data / "aclImdb").digest
+    assert metrics["content_digest"] == labelled_digest(data / "aclImdb")
     assert metrics["versions"] == {"python": platform.python_version()} | {
         name: version(name) for name in ("torch", "torchtext", "spacy", "numpy")}
     assert isinstance(metrics["device"], str)

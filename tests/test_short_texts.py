@@ -8,7 +8,7 @@ from torchtext.vocab import Vocab
 
 from helpers.ngrams import NgramTable, build
 from helpers.predictor import as_reviews
-from helpers.short_texts import OPENINGS, TURNS, ShortTextLoader, ShortTexts
+from helpers.short_texts import OPENINGS, TURNS, ShortTextLoader
 
 GOOD, BAD = ["great", "superb", "moving"], ["awful", "boring", "clumsy"]
 
@@ -32,7 +32,8 @@ def reviews():
 @pytest.fixture(scope="module")
 def short_texts(reviews):
     words, keys, values, folds = build(reviews, np.ones(60, bool), 1, 0)
-    return ShortTexts(reviews, folds, [NgramTable(words, keys, of_fold, np.ones(13)) for of_fold in values])
+    tables = [NgramTable(words, keys, of_fold, np.ones(13)) for of_fold in values]
+    return ShortTextLoader(reviews, folds, tables, 16, vocab=Vocab(Counter(reviews.words)), max_len=50)
 
 
 def sentences(texts):
@@ -43,7 +44,7 @@ def sentences(texts):
 def test_an_epoch_holds_all_reviews_and_the_short_texts(reviews, short_texts):
     np.random.seed(0)
     texts, folds = short_texts.draw()
-    assert len(texts.labels) == len(folds) == len(short_texts) == 60 + 75 + 24 + 12 + 12
+    assert len(texts.labels) == len(folds) == 60 + 75 + 24 + 12 + 12
     said = sentences(texts)
     whole = sentences(reviews)
     assert said[:60] == whole
@@ -84,14 +85,12 @@ def test_a_negation_turns_the_label(short_texts):
         assert sorted(map(len, map(str.split, texts)))[1] - sorted(map(len, map(str.split, texts)))[0] == 1
 
 
-def test_loader_draws_anew_and_follows_numpys_seed(reviews, short_texts):
-    loader = ShortTextLoader(short_texts, 16, vocab=Vocab(Counter(reviews.words)), max_len=50)
-
+def test_loader_draws_anew_and_follows_numpys_seed(short_texts):
     def epoch(seed):
         np.random.seed(seed)
-        return [(ids.tolist(), channels.shape[2], labels.tolist()) for ids, channels, labels in loader]
+        return [(ids.tolist(), channels.shape[2], labels.tolist()) for ids, channels, labels in short_texts]
 
     first = epoch(0)
-    assert len(first) == len(loader) == -(-183 // 16)
+    assert len(first) == len(short_texts) == -(-183 // 16)
     assert first == epoch(0) != epoch(1)
     assert {channels for _, channels, _ in first} == {13}

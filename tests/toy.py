@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import sentiment_analysis
+from helpers.archive import content_digest, read_files
+from helpers.reviews import LABELLED
 
 ROOT = Path(sentiment_analysis.__file__).parent
 GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
@@ -46,6 +48,11 @@ def write_tar(folder, path):
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         archive.add(folder, arcname="aclImdb")
     return path
+
+
+def labelled_digest(source):
+    """Return the digest of the labelled reviews of a source, to stand for IMDB's."""
+    return content_digest(read_files(source, LABELLED))
 
 
 def train_toy(data, runs, name, *options):
