@@ -14,6 +14,7 @@ import helpers.runtime  # before torch, whose threads it tells how to wait
 import argparse
 import json
 import re
+import tempfile
 import time
 from pathlib import Path
 
@@ -118,7 +119,8 @@ def main():
     folder, name = choose_folder(args.model, args.weights)
     weights_files(folder)  # refuses before minGPT is cloned
     GPT = choose_gpt(args.backend, args.mingpt_dir)
-    args.out.mkdir(parents=True, exist_ok=True)  # fails before minutes of work, not after them
+    args.out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=args.out).close()  # fails before minutes of work, not after them
     writer = load_writer(folder, name, GPT)
     settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature or writer.temperature,
                 "top_k": min(args.top_k, writer.model.lm_head.out_features)}

@@ -78,7 +78,7 @@ def choose_columns(table, wanted):
     usual = [names[name] for name in ("sentiment", "label") if names.get(name, wanted) != wanted]
     labels = [name for name in usual or table if name != wanted and is_label[name] and (usual or not is_number[name])]
     if usual and not labels:
-        note(f"there is no accuracy, for the column {usual[0]} holds other things than positive/negative, pos/neg or 1/0")
+        note(f"there is no accuracy, for not all in the column {usual[0]} is positive/negative, pos/neg or 1/0")
     return wanted, labels[0] if usual and labels or len(labels) == 1 else None
 
 

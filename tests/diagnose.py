@@ -24,7 +24,8 @@ from helpers.cli import Parser, UserError, number, run_command
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = "MySelfAttention", "MyLayerNorm"
 MEMORY = 6 << 30  # bytes
-QUIET = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+QUIET = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1",
+         "PYTORCH_JIT": "0", "TORCHDYNAMO_DISABLE": "1"}  # what is compiled cannot be looked into
 
 
 def load(path):
@@ -32,8 +33,9 @@ def load(path):
     path = Path(path).resolve()
     if not path.is_file():
         raise UserError(f"{path} is a folder; name the .py file in it." if path.is_dir() else f"{path} is not there.")
-    if path.suffix == ".ipynb":
-        raise UserError(f"{path} is a notebook; save the cell with the two classes as a .py file.")
+    if path.suffix != ".py":
+        kind = "a notebook" if path.suffix == ".ipynb" else "no .py file"
+        raise UserError(f"{path} is {kind}; save the two classes as a .py file.")
     try:
         ast.parse(path.read_bytes(), path.name)
     except (SyntaxError, ValueError) as error:

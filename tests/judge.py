@@ -12,6 +12,7 @@ import linecache
 import math
 import re
 import sys
+import sysconfig
 import warnings
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,9 @@ KINDS = {"ordinary": lambda z: z, "large": lambda z: 100 * z, "constant": lambda
 MAIN = 3 * len(KINDS)  # the case that tells most mistakes apart: ordinary numbers; B, T and d differ
 EXACT, FLOAT32 = 1e-9, 1e-4  # what rounding may come to, relative to the largest number of a result
 VECTORIZERS = {"vmap", "vectorize", "apply_along_axis"}  # loops that neither a line nor a call shows
-BUILT_IN = {"layer_norm", "LayerNorm", "scaled_dot_product_attention", "MultiheadAttention"}
+BUILT_IN = re.compile(r"(native_)?(layer|group|instance|batch)_norm|(Layer|Group|Instance|Batch)Norm(\dd)?|"
+                      r"scaled_dot_product_attention|.*multi_head_attention.*|MultiheadAttention")
+INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
 
 
 class Case(NamedTuple):
@@ -109,10 +112,16 @@ def find_projections(layer, d):
     return found
 
 
+def halves(parameter):
+    """Return gamma and beta where a parameter holds both, or else it alone; nothing of one without numbers."""
+    both = parameter.dim() > 1 and len(parameter) == 2 and [set(half.unique().tolist()) for half in parameter]
+    return list(parameter.data) if both in ([{0}, {1}], [{1}, {0}]) else [parameter] * (parameter.numel() > 0)
+
+
 def find_affine(layer):
     """Fill the parameters with random numbers; return each and its start value (None if that is not 0 or 1)."""
     generator, found = torch.Generator().manual_seed(0), []
-    for parameter in (parameter for parameter in layer.parameters() if parameter.numel()):
+    for parameter in itertools.chain(*map(halves, layer.parameters())):
         first = parameter.flatten()[0].item()
         start = first if first in (0, 1) and (parameter == first).all() else None
         if start is not None or parameter.numel() > 1:  # any other single number is an epsilon
@@ -269,7 +278,7 @@ def count_runs(name, cls, shape):
 
     def trace(frame, event, _):
         path = Path(frame.f_code.co_filename)
-        if not path.is_relative_to(folder) or path.is_relative_to(sys.prefix) or str(path) == __file__:
+        if not path.is_relative_to(folder) or any(map(path.is_relative_to, INSTALLED)) or str(path) == __file__:
             return None
         counts[str(path), frame.f_lineno] += event == "line"
         names.update(frame.f_code.co_names)
@@ -297,13 +306,18 @@ def style(name, cls):
         yield "loop", "line {}, {}".format(*min(lines, key=lambda line: (not re.search("for |while ", line[1]), line)))
     elif grown or names & VECTORIZERS:
         yield "loop", min(grown or names & VECTORIZERS)
-    layers = {base.__name__ for module in build(name, cls, 3, 4).modules() for base in type(module).__mro__}
-    if (names | layers) & BUILT_IN:
-        yield "built-in", min((names | layers) & BUILT_IN)
+    torchs = {key.removesuffix("()") for key in small if isinstance(key, str)}  # whatever a solution calls its own
+    torchs |= {base.__name__ for module in build(name, cls, 3, 4).modules() for base in type(module).__mro__
+               if base.__module__.startswith("torch.")}
+    if built_in := sorted(filter(BUILT_IN.fullmatch, torchs)):
+        yield "built-in", built_in[0]
 
 
 def gradient_problem(layer, x, exact):
     """Return a sentence if the gradients of x and of the parameters are not those that finite differences give."""
+    frozen = [name for name, p in layer.named_parameters() if p.numel() > 1 and not p.requires_grad]
+    if frozen:
+        return f"{', '.join(frozen)}: requires_grad=False, so it is not learned"
     names, parameters = [name for name, _ in layer.named_parameters()], [p.detach() for p in layer.parameters()]
     inputs = [tensor.clone().requires_grad_() for tensor in (x, *parameters)]
     step, bound = (1e-6, 1e-5) if exact else (1e-2, 2e-2)
@@ -359,6 +373,9 @@ def judge(name, cls):
     good = sorted((case for case in cases if case.y is not None), key=lambda case: case is not cases[MAIN])
     ways = (attention_ways if name == ATTENTION else norm_ways)(cases[MAIN].tensors)
     ways = list(ways) if good else []
+    if good and not ways:
+        shapes = ", ".join(f"{parameter} {tuple(p.shape)}" for parameter, p in cases[MAIN].layer.named_parameters())
+        raise UserError(f"{name} must have γ and β; its parameters are {shapes}.")
     found, bound = identify(ways, good)
     mistakes = {mistake.code: (mistake.what, mistake.exercise) for mistake in found.mistakes} if found else {}
     for code, sentence in noticed(name, cls, cases, dtype, found, bound == EXACT):

@@ -107,6 +107,30 @@ def judged(tmp_path):
     return judged
 
 
+def test_own_functions_may_be_called_as_torchs(judged):
+    own = """
+def scaled_dot_product_attention(q, k, v):
+    return (q @ k.mT / k.shape[2] ** 0.5).softmax(-1) @ v
+"""
+    assert judged("linear", "return scaled_dot_product_attention(q, k, v)", own)["right"]
+
+
+@pytest.mark.parametrize(("style", "rest"), [("linear", SOFTMAX), ("given", NORMED)])
+def test_frozen_weights_are_not_learned(judged, monkeypatch, style, rest):
+    init, forward = STYLES[style].split("FORWARD")
+    monkeypatch.setitem(STYLES, style, f"{init}self.requires_grad_(False)\n        FORWARD{forward}")
+    verdict = judged(style, rest)
+    assert verdict["mistake"] == "gradient"
+    assert "requires_grad=False" in verdict["notes"][0]
+
+
+def test_gamma_and_beta_may_be_one_parameter(judged, monkeypatch):
+    monkeypatch.setitem(STYLES, "given", """self.p = nn.Parameter(torch.stack([torch.ones(d), torch.zeros(d)]))
+        FORWARD
+        g, b = self.p""")
+    assert judged("given", NORMED)["right"]
+
+
 def load(path):
     """Return what a file defines, without a trace in sys.modules."""
     names = {"__name__": "solution"}
@@ -205,6 +229,8 @@ PLANTED = [
     ("built-in", "bare", "return F.scaled_dot_product_attention(q, k, v)"),
     ("built-in", "given", "return F.layer_norm(x, x.shape[1:], g, b, 1e-8)"),
     ("eps-value+built-in", "drawn", "return F.layer_norm(x, x.shape[1:], g, b)"),
+    ("built-in", "given", "return torch.native_layer_norm(x, x.shape[1:], g, b, 1e-8)[0]"),
+    ("built-in", "given", "return g * F.group_norm(x, 1, eps=1e-8) + b"),
 ]
 
 
@@ -452,6 +478,8 @@ def test_file_that_cannot_be_loaded(tmp_path, loaded, text, sentence):
 def test_what_is_no_file_of_python(tmp_path, loaded):
     (tmp_path / "work.ipynb").write_text("{}")
     assert "is a notebook" in loaded(tmp_path / "work.ipynb")
+    (tmp_path / "models.txt").write_text("")
+    assert "is no .py file" in loaded(tmp_path / "models.txt")
     assert "is a folder" in loaded(tmp_path)
     assert "is not there" in loaded(tmp_path / "none.py")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,35 @@ def test_table_is_answered_as_its_texts_are(call, probabilities, tmp_path, name,
     assert [answer["text"] for answer in answers] == TEXTS
     assert [answer["label"] for answer in answers] == [label for label, _ in probabilities(TEXTS)]
     assert ("accuracy 100.00% by the 3 labels" in err) == ("sentiment" in columns or "label" in columns)
+
+
+@pytest.mark.parametrize(("content", "texts", "accuracy"), [
+    ("text;sentiment\nA superb film, really;positive\nAwful;negative\n", ["A superb film, really", "Awful"], 2),
+    ("sep=;\r\nid;review\r\n1;A superb film\r\n2;Awful\r\n", ["A superb film", "Awful"], None),
+    ("review\tlabel\nA superb film\t1.0\nAwful\t\n", ["A superb film", "Awful"], 1),
+    (",text\n0,A superb film\n1,Awful\n", ["A superb film", "Awful"], None),
+    ("text,spoiler\nA superb film,0\nAwful,1\n", ["A superb film", "Awful"], None),
+    ("review,text\n8,A superb film\n2,Awful\n", ["A superb film", "Awful"], None)])
+def test_tables_as_other_programs_write_them(call, tmp_path, content, texts, accuracy):
+    (tmp_path / "r.csv").write_text(content, encoding="utf-8")
+    _, out, err = call("predict", "--json", "--file", tmp_path / "r.csv")
+    assert [json.loads(line)["text"] for line in out.splitlines()] == texts
+    assert re.findall("accuracy 100.00% by the (.) labels", err) == [str(accuracy)] * bool(accuracy)
+    assert err.count("\n") == bool(accuracy)
+
+
+def test_answers_may_be_answered_again(call, tmp_path):
+    path = write(tmp_path / "0.csv", {"text": TEXTS})
+    for i in range(3):
+        assert call("predict", "--file", path, "--out", tmp_path / f"{i + 1}.csv")[0] == 0
+        path = tmp_path / f"{i + 1}.csv"
+    assert [name for name in pd.read_csv(path) if "label" in name] == [
+        "label", "predicted label", "predicted predicted label"]
+
+
+def test_labels_that_are_none_are_noted(call, tmp_path):
+    path = write(tmp_path / "r.csv", {"text": TEXTS, "label": ["good", "bad", "1"]})
+    assert "there is no accuracy, for the column label" in call("predict", "--file", path)[2]
 
 
 @pytest.mark.parametrize(("labels", "right"), [(["positive", "positive", "positive"], 2), (["neg", "POS", "neg"], 0),
