@@ -44,7 +44,7 @@ class Settings:
     epochs: int = setting(5, "passes over the training reviews", type=number(int, 1))
     lr: float = setting(1e-4, "Adam's learning rate, or the highest one of a schedule", type=number(float, 1e-12))
     batch_size: int = setting(32, "reviews in a batch", type=number(int, 1))
-    max_len: int = setting(500, "tokens of a review that the network reads", type=number(int, 1))
+    max_len: int = setting(500, "tokens of a review that the network reads", type=number(int, 1, 100_001))
     dropout: float = setting(0.1, "dropout of the attention's output", type=number(float, 0, 1))
     freeze: bool = setting(False, "keep GloVe's vectors as they are", action="store_true")
     min_freq: int = setting(10, "how often a word occurs at least to be in the vocabulary", type=number(int, 1))

@@ -81,7 +81,7 @@ def test_answers_may_be_answered_again(call, tmp_path):
 
 def test_labels_that_are_none_are_noted(call, tmp_path):
     path = write(tmp_path / "r.csv", {"text": TEXTS, "label": ["good", "bad", "1"]})
-    assert "there is no accuracy, for the column label" in call("predict", "--file", path)[2]
+    assert "there is no accuracy, for not all in the column label" in call("predict", "--file", path)[2]
 
 
 @pytest.mark.parametrize(("labels", "right"), [(["positive", "positive", "positive"], 2), (["neg", "POS", "neg"], 0),

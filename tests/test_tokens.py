@@ -56,6 +56,12 @@ def test_what_is_meaning_stays(text):
     assert plain_text(text) == text
 
 
+def test_what_only_looks_like_html_costs_no_time_and_no_error():
+    """A number of more digits than Python reads; white space that a pattern could divide in many ways."""
+    for text in ("&#" + "9" * 5000 + ";", "<" + " " * 200_000 + "x"):
+        assert plain_text(text) == text
+
+
 def test_plain_form_is_its_own_plain_form():
     chance = np.random.default_rng(0)
     pieces = [*"ab'\"-<>&;#/ ", "&amp;", "&lt;", "br", "&#39;", "&", "\u00ad", "…", "＆", "ﬁ", "\x85", "é", "\u0301",
