@@ -39,6 +39,8 @@ def hub(monkeypatch, tmp_path):
     def hub(url):
         monkeypatch.setenv("HF_ENDPOINT", url)
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -236,6 +238,16 @@ def test_gpt2_from_the_hub_and_then_from_its_cache(served, tmp_path):
     assert results[0]["sentences"] == results[1]["sentences"]
 
 
+def test_download_that_broke_off_goes_on_from_there(run, hub, served, tmp_path):
+    hub(served.url)
+    served.fault = "once"
+    code, out, _ = run("--model", "gpt2", "--max-new-tokens", 8, "--prefix", "My name", "--backend", "transformers",
+                       "--out", "out")
+    assert (code, served.fault, served.asked.count("/elsewhere")) == (0, None, 3)  # its size, a half, the rest
+    result = read_json(Path("out", "gpt2_sentences.json"))
+    assert result["weights_sha256"] == file_digest(tmp_path / "served" / "model.safetensors")
+
+
 @pytest.mark.parametrize("fault", ["missing", "login", "breaks off", "stalls", "error 500"])
 def test_hub_that_answers_with_something_else(run, hub, served, monkeypatch, tmp_path, fault):
     hub(served.url)
@@ -246,5 +258,7 @@ def test_hub_that_answers_with_something_else(run, hub, served, monkeypatch, tmp
         served.fault, served.headers, served.moved = None, {}, {}
         served.files = dict.fromkeys(served.files if fault == "login" else [], b"<html>Log in to this network</html>")
     assert "error: gpt2 is unavailable: " in refused(*run("--model", "gpt2", "--out", "out"))
+    asked = served.asked.count("/openai-community/gpt2/resolve/main/config.json")
+    assert asked > (2 if fault in ("breaks off", "stalls") else 0)  # more than to see that it is there
     assert not list(tmp_path.rglob("snapshots/*/model.safetensors"))
     assert not (tmp_path / "out").exists()

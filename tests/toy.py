@@ -93,8 +93,8 @@ def without_times(metrics):
 class Server:
     """A server of this machine that answers with `files`, path -> bytes, and 404 for any other path.
 
-    It sends `headers` along and redirects from the paths in `moved` to others. Its `fault` may be "error 500", or that
-    it "breaks off" or "stalls" half-way.
+    It sends `headers` along, redirects from the paths in `moved` to others, and can go on from where a client asks it
+    to. Its `fault` may be "error 500", or that it "breaks off" (or does so "once") or "stalls" half-way.
     """
 
     def __init__(self):
@@ -105,19 +105,26 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.asked.append(self.path)
+                fault = server.fault
+                if fault == "once" and self.command == "GET" and self.path in server.moved.values():
+                    server.fault = None
                 body = server.files.get(self.path)
-                moved, status = server.moved.get(self.path), 404 if body is None else 200
-                self.send_response(500 if server.fault == "error 500" else 302 if moved else status)
+                moved, found = server.moved.get(self.path), 206 if "Range" in self.headers else 200
+                status = 404 if body is None else found
+                self.send_response(500 if fault == "error 500" else 302 if moved else status)
                 if moved:
                     self.send_header("Location", server.url + moved)
                 body = b"<html>Not Found</html>" if body is None else body
                 etag = f'"{hashlib.sha256(body).hexdigest()}"'
+                begin = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
+                body = body[begin:]
                 for key, value in {"Content-Length": len(body), "ETag": etag, **server.headers}.items():
                     self.send_header(key, str(value))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(body[:len(body) // 2] if server.fault else body)
-                    if server.fault == "stalls":
+                    cut = fault and (fault != "once" or server.fault is None)
+                    self.wfile.write(body[:len(body) // 2] if cut else body)
+                    if fault == "stalls":
                         self.wfile.flush()
                         server.stopped.wait(60)
 
