@@ -37,7 +37,7 @@ def read_table(path, texts):
     if not from_stdin and (usual := SEPARATORS.get(Path(path).suffix.lower())):
         header, _, rest = text.partition("\n")
         if header.lower().startswith("sep="):  # how Excel is told what to expect
-            text, header = rest, header[4]
+            text, header = rest, header[4:5]
         separator = max([usual, ";", "\t"], key=header.count)  # Excel's is ";" where numbers have a decimal comma
         try:
             with warnings.catch_warnings():

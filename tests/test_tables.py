@@ -59,6 +59,7 @@ def test_table_is_answered_as_its_texts_are(call, probabilities, tmp_path, name,
     ("text;sentiment\nA superb film, really;positive\nAwful;negative\n", ["A superb film, really", "Awful"], 2),
     ("sep=;\r\nid;review\r\n1;A superb film\r\n2;Awful\r\n", ["A superb film", "Awful"], None),
     ("review\tlabel\nA superb film\t1.0\nAwful\t\n", ["A superb film", "Awful"], 1),
+    ("sep=\ntext\nA superb film\nAwful\n", ["A superb film", "Awful"], None),
     (",text\n0,A superb film\n1,Awful\n", ["A superb film", "Awful"], None),
     ("text,spoiler\nA superb film,0\nAwful,1\n", ["A superb film", "Awful"], None),
     ("review,text\n8,A superb film\n2,Awful\n", ["A superb film", "Awful"], None)])
