@@ -42,7 +42,7 @@ def ours(source):
 
 def main():
     source = find_source(data_parser(__doc__).parse_args().data_dir)
-    texts = {name: text.decode() for name, text in read_files(source, LABELLED).items() if "urls_" not in name}
+    texts = {name: text.decode() for name, text in read_files(source, LABELLED) if "urls_" not in name}
     rows = []
     for _ in range(2):
         started = time.perf_counter()

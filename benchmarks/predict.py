@@ -18,8 +18,8 @@ from helpers.cli import run_command
 
 
 def main():
-    files = read_files(find_source(data_parser(__doc__).parse_args().data_dir), {"test/neg", "test/pos"})
-    rows = [(content.decode(), name.split("/")[1]) for name, content in files.items() if "/urls_" not in name]
+    files = sorted(read_files(find_source(data_parser(__doc__).parse_args().data_dir), {"test/neg", "test/pos"}))
+    rows = [(content.decode(), name.split("/")[1]) for name, content in files if "/urls_" not in name]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "reviews.csv")
         pd.DataFrame(rows, columns=["review", "sentiment"]).to_csv(path, index=False)

@@ -78,8 +78,10 @@ def archive_members(path):
     with open(path, "rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
     with tarfile.open(path, "r:gz" if is_gzip else "r:") as archive:
-        for member in filter(tarfile.TarInfo.isfile, archive):
-            yield member.name, member.size, lambda member=member: archive.extractfile(member).read()
+        for member in archive:
+            archive.members.clear()  # or it keeps the headers of all, which the garbage collector goes through again
+            if member.isfile():
+                yield member.name, member.size, lambda member=member: archive.extractfile(member).read()
         archive.fileobj.seek(LARGEST)  # to the end, where gzip has its checksum
 
 
@@ -94,18 +96,16 @@ def list_folder(folder, parts):
 
 
 def read_files(source, parts):
-    """Read reviews and lists of movies in one pass.
+    """Yield reviews and lists of movies in one pass: names such as "train/pos/0_9.txt", and the files' bytes.
 
     Args:
         source: an extracted folder, or an archive, which is not unpacked to the disk.
         parts: set of the folders of reviews to read, "train/pos" for example.
-
-    Returns:
-        dict from "train/pos/0_9.txt" to the file's bytes, in sorted order.
     """
     if Path(source).is_dir():
-        return {name: path.read_bytes() for name, path in list_folder(source, parts).items()}
-    files, total = {}, 0
+        yield from ((name, path.read_bytes()) for name, path in list_folder(source, parts).items())
+        return
+    total = 0
     try:
         for path, size, read in tqdm(archive_members(source), desc="reading the archive", unit=" files", total=100_027,
                                      leave=False):
@@ -114,14 +114,13 @@ def read_files(source, parts):
                 raise ValueError(f"its files have more than {LARGEST:,} bytes")
             found = WANTED.fullmatch(path.replace("\\", "/"))
             if found and (not found[3] or f"{found[2]}/{found[3]}" in parts):
-                files[found[1]] = read()
+                yield found[1], read()
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError,
             MemoryError) as error:  # the last one if a header says that it goes on for ever
         raise UserError(f"{source} is damaged, or not an archive ({str(error) or 'too large'}); get it anew from "
                         f"{ARCHIVE_URL}.") from error
-    return dict(sorted(files.items()))
 
 
 def content_digest(files):

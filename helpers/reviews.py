@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.archive import content_digest, list_folder, read_files
+from helpers.archive import ARCHIVE_URL, content_digest, list_folder, read_files
 from helpers.cli import UserError
 from helpers.files import cached_arrays, file_digest
 from helpers.tokens import ranges, tokenize
@@ -50,26 +50,37 @@ def read_reviews(source, parts=LABELLED, digest=None):
         parts: set of the folders to read, "train/pos" for example.
         digest: refuse (UserError) anything but the labelled reviews with this `content_digest`.
     """
-    files = read_files(source, parts)
-    if digest and digest != content_digest(files):
-        counts = Counter(name.rpartition("/")[0] for name in files)
-        found = ", ".join(f"{counts[part]:,} in {part}" for part in sorted(parts))
-        raise UserError(f"{source} does not hold the 4 x 12,500 reviews of the Large Movie Review Dataset unaltered "
-                        f"(found {found}); get them anew.")
-    texts, labels, movies, test = [], [], [], []
+    files = {}
+
+    def texts():
+        for name, content in read_files(source, parts):
+            if name in files:
+                raise UserError(f"{source} has two files {name}; get it anew from {ARCHIVE_URL}.")
+            files[name] = content
+            if "/urls_" not in name:
+                yield content.decode(errors="replace")
+        if digest and digest != content_digest(files):
+            counts = Counter(name.rpartition("/")[0] for name in files)
+            found = ", ".join(f"{counts[part]:,} in {part}" for part in sorted(parts))
+            raise UserError(f"{source} does not hold the 4 x 12,500 reviews of the Large Movie Review Dataset "
+                            f"unaltered (found {found}); get them anew.")
+
+    words, tokens, starts = tokenize(texts())
+    labels, movies, test = [], [], []
     urls = {name: files.pop(name).splitlines() for name in list(files) if "/urls_" in name}
-    for name, content in files.items():
+    for name in files:
         part, kind, file = name.split("/")
         number, list_of_movies = int(file.partition("_")[0]), f"{part}/urls_{kind}.txt"
         if number >= len(urls.get(list_of_movies, [])):
             raise UserError(f"{source}: {name} has no line in the list of movies {list_of_movies}; get both anew.")
-        texts.append(content.decode(errors="replace"))
         labels.append(LABELS[kind])
         movies.append(urls[list_of_movies][number].rstrip(b"/").removesuffix(b"/usercomments"))
         test.append(part == "test")
-    words, tokens, starts = tokenize(texts)
-    return Reviews(words, tokens, starts, np.array(labels), pd.factorize(np.array(movies, object))[0], np.array(test),
-                   find_duplicates(tokens, starts, np.array(test)))
+    test = np.array(test)
+    reviews = Reviews(words, tokens, starts, np.array(labels), np.array(movies, object), test,
+                      find_duplicates(tokens, starts, test))
+    reviews = keep(reviews, np.argsort(list(files)))  # in the order of their names, whatever the archive's is
+    return replace(reviews, movies=pd.factorize(reviews.movies)[0])
 
 
 def load_reviews(source, cache_dir, unsup=False, digest=None):

@@ -7,9 +7,9 @@ import pickle
 import re
 import subprocess
 import sys
-import tempfile
 import unicodedata
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +21,7 @@ DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043"
 LINE_BREAK = re.compile(r"<\s*(?:/\s*)?br\b[^<>]*>", re.IGNORECASE)
 ENTITY = re.compile(r"&#?\w{1,32};")
 MANY = 10_000  # texts, from which on a second process saves more time than its start takes
+BLOCK, HERE = 1000, 350  # texts that are dealt out at a time, and how many of these are for this process
 
 
 class Characters(dict):
@@ -85,19 +86,25 @@ def tokenize(texts):
     then looks for emoticons and the like across a space, and "''" in "talkin' 'bout?!" keeps it from seeing "'bout".
 
     Args:
-        texts: list of str. Where they are many, a second process tokenizes a part of them.
+        texts: iterable of str. Where they are many, a second process tokenizes most of them.
 
     Returns:
         words (list of the distinct tokens), tokens (int32) and starts (int64) as in `Reviews`.
     """
-    parts = [tokenize_part(texts)] if len(texts) < MANY else tokenize_halves(texts)
+    texts = iter(texts)
+    first = list(itertools.islice(texts, MANY))
+    if len(first) < MANY:
+        parts, order = [tokenize_part(first)], slice(None)
+    else:
+        parts, order = tokenize_by_two(itertools.chain(first, texts))
     hashes, words, tokens, lengths = zip(*parts, strict=True)
     _, first, numbers = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
     words = list(itertools.chain(*words))
     numbers = np.split(numbers.astype(np.int32), np.cumsum([len(part) for part in hashes])[:-1])
-    return ([words[i] for i in first],
-            np.concatenate([number[part] for number, part in zip(numbers, tokens, strict=True)]),
-            np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
+    tokens = np.concatenate([number[part] for number, part in zip(numbers, tokens, strict=True)])
+    lengths = np.concatenate(lengths)
+    tokens = tokens[ranges((np.cumsum(lengths) - lengths)[order], lengths[order])]
+    return [words[i] for i in first], tokens, np.concatenate([[0], np.cumsum(lengths[order])])
 
 
 def tokenize_part(texts):
@@ -140,25 +147,40 @@ def tokenize_part(texts):
     return hashes, words, np.concatenate(of_texts), np.concatenate(lengths)
 
 
-def tokenize_halves(texts):
-    """Return `tokenize_part` of the first and of the last texts, which a second process tokenizes at the same time.
+def tokenize_by_two(texts):
+    """Tokenize some texts here and the others in a second process, which begins while texts are still to come.
 
     The process runs this file and not, as those of `multiprocessing` do, the program that imports it: it starts at
     once, from a notebook too, on any system, and inherits neither locks of torch's threads nor a GPU. Where it cannot
     be started, or dies, its work is done here.
+
+    Returns:
+        a list of results of `tokenize_part`, and the order (texts,) in which the texts of all of them are those given.
     """
-    here = round(0.55 * len(texts))  # more than half, since the other process begins with imports
     try:
-        with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:
-            pickle.dump(texts[here:], question)
-            question.seek(0)
-            with subprocess.Popen([sys.executable, "-P", __file__], stdin=question, stdout=answer,
-                                  stderr=subprocess.DEVNULL) as process:
-                first = tokenize_part(texts[:here])
-            answer.seek(0)
-            return [first, tokenize_part(texts[here:]) if process.returncode else pickle.load(answer)]
+        process = subprocess.Popen([sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.DEVNULL, bufsize=2**20)  # few writes: each waits for the GIL
     except OSError:
-        return [tokenize_part(texts)]
+        return [tokenize_part(list(texts))], slice(None)
+    here, there, block = [], [], True
+    with process, ThreadPoolExecutor(1) as sender:  # a thread, which waits while the pipe is full
+        try:
+            while block:  # the last one is empty, and says so
+                block = list(itertools.islice(texts, BLOCK))
+                here += block[:HERE]
+                there += block[HERE:]
+                sender.submit(pickle.dump, block[HERE:], process.stdin)
+            sender.submit(process.stdin.flush)
+            parts = [tokenize_part(here)]
+            try:
+                parts.append(pickle.load(process.stdout))
+            except (EOFError, pickle.UnpicklingError):
+                parts.append(tokenize_part(there))
+        finally:
+            process.kill()
+            sender.submit(process.stdin.close)  # by the thread that writes to it, whose errors nobody asks for
+    is_here = np.arange(len(here) + len(there)) % BLOCK < HERE
+    return parts, np.argsort(np.concatenate([np.flatnonzero(is_here), np.flatnonzero(~is_here)]))
 
 
 def ranges(starts, lengths):
@@ -176,4 +198,5 @@ def text_of_tokens(starts):
 
 if __name__ == "__main__":  # the second process
     sys.modules["torch"] = None  # which spaCy would import, in a second or two
-    pickle.dump(tokenize_part(pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+    blocks = iter(lambda: pickle.load(sys.stdin.buffer), [])
+    pickle.dump(tokenize_part(itertools.chain.from_iterable(blocks)), sys.stdout.buffer)

@@ -143,7 +143,7 @@ def main():
     train_set, valid_set, test_set, _, _, loader, vocab, _ = load_imdb_data(
         settings, source, args.cache_dir, metrics["seed"])
     reviews = load_reviews(source, args.cache_dir, digest=expected_digest(source))
-    files = {name: text.decode() for name, text in read_files(source, {"test/neg", "test/pos"}).items()
+    files = {name: text.decode() for name, text in sorted(read_files(source, {"test/neg", "test/pos"}))
              if "/urls_" not in name}
 
     logits = predict_logits(model, loader, "test")

@@ -21,7 +21,7 @@ JUNK = ["train/pos/._0_9.txt", "train/pos/.DS_Store", "test/neg/Thumbs.db", "tra
 
 @pytest.fixture
 def files(toy_folder):
-    return read_files(toy_folder, LABELLED)
+    return dict(read_files(toy_folder, LABELLED))
 
 
 def pack(folder, path, root, kind):
@@ -41,7 +41,7 @@ def pack(folder, path, root, kind):
 def test_any_packing_under_any_of_the_names(toy_folder, files, tmp_path, kind, name, root):
     path = pack(toy_folder, tmp_path / "packed" / name, root, kind)
     assert find_source(path.parent) == find_source(path) == path
-    assert read_files(path, LABELLED) == files
+    assert dict(read_files(path, LABELLED)) == files
 
 
 @pytest.mark.parametrize("kind", ["w:gz", "zip", "folder"])
@@ -50,7 +50,7 @@ def test_files_that_a_system_added_are_ignored(toy_folder, files, tmp_path, kind
     for name in JUNK:
         (toy_folder / name).write_bytes(b"\0\xff junk")
     source = toy_folder if kind == "folder" else pack(toy_folder, tmp_path / "packed" / "aclImdb", "__MACOSX/x/", kind)
-    assert read_files(source, LABELLED) == files
+    assert dict(read_files(source, LABELLED)) == files
 
 
 @pytest.mark.parametrize("inner", ["", "aclImdb", "aclImdb/aclImdb"])
@@ -131,7 +131,7 @@ def test_archive_that_cannot_be_read_is_refused(toy_folder, tmp_path, kind, dama
     path = pack(toy_folder, tmp_path / "packed" / "aclImdb", "", kind)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=f"^{path} is damaged, or not an archive .*[^\n]*$"):
-        read_files(path, LABELLED)
+        dict(read_files(path, LABELLED))
 
 
 def test_archive_of_too_much_is_refused_unread(monkeypatch, tmp_path):
@@ -141,5 +141,5 @@ def test_archive_of_too_much_is_refused_unread(monkeypatch, tmp_path):
     monkeypatch.setattr(archive, "LARGEST", 10**6)
     monkeypatch.setattr(archive, "archive_members", Mock(return_value=members))
     with pytest.raises(UserError, match="more than 1,000,000 bytes"):
-        read_files(tmp_path / "bomb", LABELLED)
+        dict(read_files(tmp_path / "bomb", LABELLED))
     assert read.call_count == 1

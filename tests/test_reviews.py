@@ -104,6 +104,16 @@ def test_order_and_links_in_an_archive_do_not_matter(toy_archive):
     assert same(read_reviews(repacked, ALL), read_reviews(toy_archive, ALL))
 
 
+def test_archive_with_two_files_of_a_name_is_refused(toy_archive):
+    """It holds two copies of the reviews, say, one of which may be altered."""
+    source = toy_archive.with_name("twice.tar")
+    with tarfile.open(toy_archive) as old, tarfile.open(source, "w") as new:
+        reviews = [member for member in old if "/neg/" in member.name and member.isfile()]
+        for member in [*reviews, reviews[3]]:
+            new.addfile(member, old.extractfile(member))
+    assert reviews[3].name.removeprefix("aclImdb/") in refused(source)
+
+
 def test_duplicates_are_test_reviews_whose_tokens_are_to_be_trained_on(toy_folder):
     """And `keep` keeps them alone."""
     for name, word in {"test/neg/4": "twice", "train/neg/7": "Twice", "test/pos/0": "once", "train/unsup/3": "once",

@@ -12,6 +12,7 @@ import pytest
 import spacy
 
 import helpers.tokens
+from helpers.cli import UserError
 from helpers.predictor import Predictor, as_reviews
 from helpers.tokens import plain_text, tokenize, tokenize_part
 
@@ -95,12 +96,28 @@ def test_many_texts_are_tokenized_by_two_processes_or_by_one_where_the_second_fa
     monkeypatch.setattr(subprocess, "Popen", None)
     words, *arrays = tokenize(texts)  # few texts start no process
     monkeypatch.undo()
-    monkeypatch.setattr(helpers.tokens, "MANY", len(texts))
+    for name, value in {"MANY": 50, "BLOCK": 10, "HERE": 4}.items():
+        monkeypatch.setattr(helpers.tokens, name, value)
     monkeypatch.setattr(sys, "executable", program)
     calls = []
     monkeypatch.setattr(helpers.tokens, "tokenize_part", lambda part: calls.append(len(part)) or tokenize_part(part))
-    many_words, *many_arrays = tokenize(texts)
+    many_words, *many_arrays = tokenize(iter(texts))
     assert many_words == words
     assert [(a.dtype, a.tobytes()) for a in many_arrays] == [(a.dtype, a.tobytes()) for a in arrays]
-    here = round(0.55 * len(texts))
+    here = sum(i % 10 < 4 for i in range(len(texts)))
     assert calls == {PYTHON: [here], "false": [here, len(texts) - here]}.get(program, [len(texts)])
+
+
+def test_error_among_many_texts_ends_the_second_process(monkeypatch):
+    """At once, though it has been sent more than it can have read."""
+    def texts():
+        yield from ["some text " * 100] * 20_000
+        raise UserError("damaged")
+
+    processes, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: processes.append(start(*args, **options)) or
+                        processes[-1])
+    with pytest.raises(UserError, match="damaged"):
+        tokenize(texts())
+    assert processes[0].returncode
+    assert processes[0].stdin.closed

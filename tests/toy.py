@@ -52,7 +52,7 @@ def write_tar(folder, path):
 
 def labelled_digest(source):
     """Return the digest of the labelled reviews of a source, to stand for IMDB's."""
-    return content_digest(read_files(source, LABELLED))
+    return content_digest(dict(read_files(source, LABELLED)))
 
 
 def train_toy(data, runs, name, *options):

@@ -74,7 +74,7 @@ class Windows(torch.utils.data.Dataset):
 
 def read_texts(data_dir):
     """Return training and validation texts; the films of the validation texts (1 %) are in no training text."""
-    reviews = read_files(find_source(data_dir), {"train/neg", "train/pos", "train/unsup"})
+    reviews = dict(sorted(read_files(find_source(data_dir), {"train/neg", "train/pos", "train/unsup"})))
     urls = {name: reviews.pop(name).splitlines() for name in list(reviews) if "/urls_" in name}
     names, movies = list(reviews), {}
     numbers = []
