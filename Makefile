@@ -18,7 +18,7 @@ test: .venv/ready-dev
 test-all: .venv/ready-dev
 	.venv/bin/pip install --quiet uv
 	for version in 3.11 3.12 3.13 3.14; do \
-	    command -v python$$version > /dev/null || continue; \
+	    python$$version -c "" 2> /dev/null || continue; \
 	    for end in lowest-direct highest; do \
 	        echo "Python $$version, $$end"; \
 	        .venv/bin/uv venv --clear --seed --quiet --python python$$version .venv/$$version-$$end && \
