@@ -20,7 +20,8 @@ from helpers.files import write_text
 from helpers.predictor import build_model
 from sentiment_analysis import BONUS, load_imdb_data, make_optimizer, set_seed, train_epoch
 
-ROWS = {"nothing": {}, "short texts": {"short_texts": False}, "region embeddings": {"regions": False}}  # left out
+ROWS = {"nothing": {}, "short texts": {"short_texts": False}, "region embeddings": {"regions": False},  # left out
+        "input dropout": {"input_dropout": 0.0}, "one-cycle schedule": {"schedule": "constant"}}
 
 
 def run(settings, seed, source):
