@@ -96,7 +96,7 @@ def list_folder(folder, parts):
 
 
 def read_files(source, parts):
-    """Yield reviews and lists of movies in one pass: names such as "train/pos/0_9.txt", and the files' bytes.
+    """Yield name ("train/pos/0_9.txt") and bytes of reviews and lists of movies, in the order in which they are stored.
 
     Args:
         source: an extracted folder, or an archive, which is not unpacked to the disk.
@@ -105,7 +105,7 @@ def read_files(source, parts):
     if Path(source).is_dir():
         yield from ((name, path.read_bytes()) for name, path in list_folder(source, parts).items())
         return
-    total = 0
+    names, total = set(), 0
     try:
         for path, size, read in tqdm(archive_members(source), desc="reading the archive", unit=" files", total=100_027,
                                      leave=False):
@@ -114,6 +114,9 @@ def read_files(source, parts):
                 raise ValueError(f"its files have more than {LARGEST:,} bytes")
             found = WANTED.fullmatch(path.replace("\\", "/"))
             if found and (not found[3] or f"{found[2]}/{found[3]}" in parts):
+                if found[1] in names:
+                    raise ValueError(f"it has two files {found[1]}")
+                names.add(found[1])
                 yield found[1], read()
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.archive import ARCHIVE_URL, content_digest, list_folder, read_files
+from helpers.archive import content_digest, list_folder, read_files
 from helpers.cli import UserError
 from helpers.files import cached_arrays, file_digest
 from helpers.tokens import ranges, tokenize
@@ -54,8 +54,6 @@ def read_reviews(source, parts=LABELLED, digest=None):
 
     def texts():
         for name, content in read_files(source, parts):
-            if name in files:
-                raise UserError(f"{source} has two files {name}; get it anew from {ARCHIVE_URL}.")
             files[name] = content
             if "/urls_" not in name:
                 yield content.decode(errors="replace")

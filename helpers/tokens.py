@@ -92,11 +92,11 @@ def tokenize(texts):
         words (list of the distinct tokens), tokens (int32) and starts (int64) as in `Reviews`.
     """
     texts = iter(texts)
-    first = list(itertools.islice(texts, MANY))
-    if len(first) < MANY:
-        parts, order = [tokenize_part(first)], slice(None)
+    begin = list(itertools.islice(texts, MANY))
+    if len(begin) < MANY:
+        parts, order = [tokenize_part(begin)], slice(None)
     else:
-        parts, order = tokenize_by_two(itertools.chain(first, texts))
+        parts, order = tokenize_by_two(itertools.chain(begin, texts))
     hashes, words, tokens, lengths = zip(*parts, strict=True)
     _, first, numbers = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
     words = list(itertools.chain(*words))
