@@ -26,16 +26,16 @@ STEPS = 50
 
 
 class FirstBatches:
-    """The first STEPS batches of a loader, or fewer if it has fewer."""
+    """The first STEPS batches of a loader, or fewer if it has fewer; what a pass begins with is done beforehand."""
 
     def __init__(self, loader):
-        self.loader = loader
+        self.batches, self.number = iter(loader), min(STEPS, len(loader))
 
     def __len__(self):
-        return min(STEPS, len(self.loader))
+        return self.number
 
     def __iter__(self):
-        return itertools.islice(self.loader, STEPS)
+        return itertools.islice(self.batches, self.number)
 
 
 def measure(what, model, loader, settings):
