@@ -238,10 +238,13 @@ def load_writer(folder, name, GPT):
     ends = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     for end in (generation.eos_token_id, reference.config.eos_token_id):
         ends.update(end if isinstance(end, list) else [end])
+    temperature = generation.temperature or 1.0
+    if not isinstance(temperature, int | float) or not 0.01 <= temperature < float("inf"):
+        raise UserError(f"{folder}: the temperature in its generation_config.json, {temperature!r}, is not a number of "
+                        "at least 0.01; mend it, or delete that file.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = (to_mingpt(reference, GPT) if GPT else reference).to(device)
     facts = {"model": name, "parameters": reference.num_parameters(), "weights": ", ".join(path.name for path in paths),
              "weights_sha256": ", ".join(map(file_digest, paths)), "backend": "mingpt" if GPT else "transformers",
              "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
-    return Writer(model, tokenizer, device, ends, reference.config.n_positions,
-                  generation.temperature or 1.0, facts)
+    return Writer(model, tokenizer, device, ends, reference.config.n_positions, temperature, facts)

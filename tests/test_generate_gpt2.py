@@ -137,6 +137,15 @@ def test_folder_may_say_what_temperature_suits_it(run, folder, tmp_path, says, g
     assert read_json(tmp_path / "gpt2_sentences.json")["settings"]["temperature"] == used
 
 
+@pytest.mark.parametrize("says", ["hot", -1, float("nan"), float("inf"), [1], {"a": 1}, 1e-9])
+def test_folder_with_a_temperature_that_is_none_is_refused(run, folder, tmp_path, says):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": says}))
+    error = refused(*run("--weights", copy, "--backend", "transformers", "--out", tmp_path / "out"))
+    assert "generation_config.json" in error
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_sentences_follow_the_seed(run, folder, tmp_path):
     def sentences(seed):
         run("--weights", folder, "--backend", "transformers", "--prefix", "My name", "--out", tmp_path, "--seed", seed)
