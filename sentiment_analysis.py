@@ -62,7 +62,7 @@ REQUIRED = Settings()
 BONUS = Settings(epochs=5, lr=1e-3, max_len=400, dropout=0.3, valid_share=0.05, schedule="one-cycle",
                  input_dropout=0.6, both_ends=True, ngrams="labels", short_texts=True, regions=True)
 SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # a few dozen steps at 1e-4 would teach nothing
-BONUS_UNSUP = replace(BONUS, ngrams="unsup")
+BONUS_UNSUP = replace(BONUS, epochs=8, ngrams="unsup")
 PRESETS = {"required": REQUIRED, "bonus": BONUS, "bonus-unsup": BONUS_UNSUP, "sample": SAMPLE}
 
 

@@ -1,6 +1,6 @@
 """What blocks pre-trained as a masked language model, on a GPU, add to `bonus-unsup`: validation with and without them.
 
-    python -m benchmarks.pretraining --data-dir .data        about 25 minutes on an H100, with n-grams and regions
+    python -m benchmarks.pretraining --data-dir .data        perhaps 25 minutes on an H100, 10 of them for regions
 
 Four of the exercise's blocks with 256 features learn to tell a fifth of the words of a review from the others (Devlin
 et al. 2019, "BERT"), from the text of the training and the unlabelled reviews. What they make of a token goes,

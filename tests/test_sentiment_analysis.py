@@ -151,7 +151,7 @@ def test_seed_is_42_unless_given(arguments, seed):
 @pytest.mark.parametrize(("options", "settings", "name"), [
     ("", Settings(blocks=1, epochs=5, lr=1e-4, batch_size=32, max_len=500, dropout=0.1, freeze=False), "required"),
     ("--preset bonus", BONUS, "bonus"),
-    ("--preset bonus-unsup --name mine", replace(BONUS, ngrams="unsup"), "mine"),
+    ("--preset bonus-unsup --name mine", replace(BONUS, epochs=8, ngrams="unsup"), "mine"),
     ("--sample --blocks 3", replace(SAMPLE, blocks=3), "sample"),
     ("--epochs 7 --lr 0.5 --batch-size 9 --max-len 30 --dropout 0.2 --freeze --min-freq 4 --glove-dim 100",
      Settings(epochs=7, lr=0.5, batch_size=9, max_len=30, dropout=0.2, freeze=True, min_freq=4, glove_dim=100),
