@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from helpers.cli import Parser, UserError, number, run_command
 from helpers.files import whole_file
-from helpers.gpt2 import MODELS, OWN_GPT, choose_folder, choose_gpt, load_writer, weights_files
+from helpers.gpt2 import COOLEST, MODELS, OWN_GPT, choose_folder, choose_gpt, load_writer, weights_files
 from helpers.sentences import first_sentence, has_words, make_splitter
 
 PREFIXES = ["My name", "This film", "She never", "Why does", "If you", "Two brothers", "Once upon", "Do not",
@@ -105,8 +105,8 @@ def parse_args(argv=None):
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed (default: %(default)s)")
     parser.add_argument("--top-k", type=number(int, 1), default=40, metavar="K",
                         help="draw from the K likeliest tokens (default: %(default)s)")
-    parser.add_argument("--temperature", type=number(float, 0.01), metavar="T", help="below 1 is safer, above wilder "
-                        "(default: what the weights' generation_config.json says, else 1)")
+    parser.add_argument("--temperature", type=number(float, COOLEST), metavar="T", help="below 1 is safer, above "
+                        "wilder (default: what the weights' generation_config.json says, else 1)")
     parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
                         help="limit of a sentence (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("report/results"),

@@ -29,7 +29,7 @@ from helpers.predictor import build_model
 from helpers.reviews import keep, load_reviews
 from helpers.runtime import choose_device
 from models import MyTransformerBlock
-from sentiment_analysis import BONUS_UNSUP, load_imdb_data, set_seed, train_epoch
+from sentiment_analysis import BONUS_UNSUP, load_imdb_data, make_optimizer, set_seed, train_epoch
 
 D, BLOCKS, PASSES, MASKED, FEATURES = 256, 4, 24, 0.2, 64
 SETTINGS = replace(BONUS_UNSUP, valid_share=0.2, batch_size=64, epochs=4)
@@ -126,11 +126,11 @@ def main():
             encoder.load_state_dict(state)
             model = WithEncoder(vocab, channels, pad_id, encoder.requires_grad_(ENCODER_LR[what] is not None))
         model.to(device)
-        groups = {SETTINGS.lr: [], ENCODER_LR.get(what): []}  # learning rate: parameters
-        for name, parameter in model.named_parameters():
-            groups[ENCODER_LR[what] if name.startswith("encoder.") else SETTINGS.lr].append(parameter)
-        optimizer = torch.optim.Adam([{"params": groups[rate]} for rate in groups if rate], fused=True)
-        scheduler = OneCycleLR(optimizer, list(filter(None, groups)), total_steps=SETTINGS.epochs * len(loader))
+        optimizer, scheduler = make_optimizer(model, SETTINGS, len(loader))
+        if rate := ENCODER_LR.get(what):
+            own = [parameter for name, parameter in model.named_parameters() if not name.startswith("encoder.")]
+            optimizer = torch.optim.Adam([{"params": own}, {"params": encoder.parameters()}], fused=True)
+            scheduler = OneCycleLR(optimizer, [SETTINGS.lr, rate], total_steps=SETTINGS.epochs * len(loader))
         for epoch in range(SETTINGS.epochs):
             train_epoch(model, loader, optimizer, scheduler, f"epoch {epoch + 1}")
         result = compute_metrics(predict_logits(model, valid_loader, "validation"), valid_set.labels)

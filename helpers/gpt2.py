@@ -18,6 +18,7 @@ from helpers.files import file_digest, open_url
 
 MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 HUB_FILES = ["config.json", "model.safetensors", "tokenizer.json"]
+COOLEST = 0.01  # the lowest temperature; sampling divides by it
 TOKENIZERS = [{"tokenizer.json"}, {"vocab.json", "merges.txt"}]  # in files of newer and older folders
 OWN_GPT = Path(__file__).parent.parent / "pretrained" / "gpt-reviews"
 MINGPT_URL = "https://github.com/karpathy/minGPT"
@@ -239,9 +240,9 @@ def load_writer(folder, name, GPT):
     for end in (generation.eos_token_id, reference.config.eos_token_id):
         ends.update(end if isinstance(end, list) else [end])
     temperature = generation.temperature or 1.0
-    if not isinstance(temperature, int | float) or not 0.01 <= temperature < float("inf"):
+    if not isinstance(temperature, int | float) or not COOLEST <= temperature < float("inf"):
         raise UserError(f"{folder}: the temperature in its generation_config.json, {temperature!r}, is not a number of "
-                        "at least 0.01; mend it, or delete that file.")
+                        f"at least {COOLEST}; mend it, or delete that file.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = (to_mingpt(reference, GPT) if GPT else reference).to(device)
     facts = {"model": name, "parameters": reference.num_parameters(), "weights": ", ".join(path.name for path in paths),
