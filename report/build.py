@@ -18,7 +18,7 @@ import typst
 from helpers.cli import UserError, run_command
 from helpers.files import whole_file
 
-RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "certainty", "peer", "published",
+RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "tried", "certainty", "peer", "published",
            "gpt2_sentences", "generation_speed"]
 AUTHOR = ["name", "cse", "id"]
 MAX_PAGES = 6
