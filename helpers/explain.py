@@ -15,7 +15,8 @@ import torch
 
 from helpers.cli import UserError, note
 from helpers.files import whole_file, write_text
-from helpers.predictor import classify, unlabelled
+from helpers.predictor import classify
+from helpers.reviews import make_reviews
 
 LONGEST = 3000  # tokens: erasing each takes half a minute; the longest review of IMDB has 2,800
 AT_ONCE = 64  # erased texts, which bounds the memory
@@ -34,7 +35,7 @@ def word_effects(predictor, reviews):
     for first in range(0, N, AT_ONCE):
         texts = [np.delete(tokens, i) for i in range(first, min(first + AT_ONCE, N))]
         texts.append(tokens)  # so that there is a token even if the one token was erased
-        logits = predictor.logits(unlabelled(reviews.words, np.concatenate(texts), np.cumsum([0, *map(len, texts)])))
+        logits = predictor.logits(make_reviews(reviews.words, np.concatenate(texts), np.cumsum([0, *map(len, texts)])))
         effects.append(logits[-1] - logits[:-1])
     return torch.cat(effects).numpy()
 

@@ -1,7 +1,7 @@
 """The bonus's channels: what the n-grams of the training reviews say about a token and its text.
 
-An n-gram is a word, a word in the scope of a negation (see `clauses.negated`), or two or three words that follow each
-other. It has a value of two or three kinds:
+An n-gram is a word, a word in the scope of a negation (see `negation.is_negated`), or two or three words that follow
+each other. It has a value of two or three kinds:
 
 - *naive Bayes*: log((p + 1) / (n + 1)), where p and n are the positive and negative training reviews that hold it
   (Wang & Manning 2012, "Baselines and Bigrams"); 0 if these are fewer than two. A negated word's p and n start not from
@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from helpers.clauses import conceded, negated
 from helpers.files import cached_arrays
+from helpers.negation import is_negated
 from helpers.reviews import identity_of, keep
 from helpers.tokens import ranges, text_of_tokens
 
@@ -31,7 +31,7 @@ MIN_REVIEWS = {"labels": 2, "unsup": 5}  # that must hold an n-gram: what `model
 PENALTY = 3.0  # of the logistic regression; 1, 3 and 10 were tried: validation loss 0.218, 0.213, 0.213
 PRIOR = 4.0  # how many reviews the prior of a negated word counts for
 AT_ONCE = 5000  # reviews, which bounds the memory
-VERSION = 7  # to be raised with every change of what `build` gives
+VERSION = 8  # to be raised with every change of what `build` gives
 
 
 @dataclass
@@ -52,26 +52,23 @@ class NgramTable:
     def channels_of_block(self, reviews):
         """Return the channels of so few reviews that the memory suffices.
 
-        Of each token: per order and kind, the value of the n-gram that ends there; the linear value of the word itself
-        if it is negated, and its value if it is conceded; the two marks; and over its text, the same for all of
-        its tokens, the sums of the values of all kinds but naive Bayes, each n-gram once, and of the two before.
+        Each token is given, per order and kind, the value of the n-gram that ends there. All tokens of a text are given
+        the sum of the values of the n-grams in it, each n-gram once, for every kind but naive Bayes.
         """
-        tokens, starts = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens], reviews.starts
-        marks = np.stack([negated(reviews), conceded(reviews)])
-        codes = find_ngrams(tokens, starts, marks[0], len(self.words), self.keys)
+        tokens = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
+        codes = find_ngrams(tokens, reviews.starts, is_negated(reviews), len(self.words), self.keys)
         values = np.pad(self.values.astype(np.float32), [(0, 1), (0, 0)])  # the last, -1, is "none"
-        shifted = np.stack([values[tokens, 1], values[codes[0], 1]]) * marks
-        text, (holder, once) = text_of_tokens(starts), count_once(codes, starts, len(values))
-        sums = [np.bincount(holder, column[once], len(starts) - 1) for column in values.T[1:]]
-        sums += [np.bincount(text, column, len(starts) - 1) for column in shifted]
-        channels = np.concatenate([*values[codes], shifted.T, marks.T, np.stack(sums, axis=1)[text]], axis=1,
-                                  dtype=np.float32)
+        per_token = np.concatenate(values[codes], axis=1)  # (3, tokens, kinds) -> (tokens, 3 kinds)
+        holder, held = count_once(codes, reviews.starts, len(values))
+        num_texts = len(reviews.labels)
+        sums = np.stack([np.bincount(holder, of_kind[held], num_texts) for of_kind in values.T[1:]], axis=1)
+        channels = np.concatenate([per_token, sums[text_of_tokens(reviews.starts)]], axis=1, dtype=np.float32)
         return (channels / self.scale).astype(np.float16)
 
     def linear_values(self, reviews):
         """Return the linear value of the n-grams that end at each token, and of its word if it is not negated."""
         tokens = pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]
-        codes = find_ngrams(tokens, reviews.starts, negated(reviews), len(self.words), self.keys)
+        codes = find_ngrams(tokens, reviews.starts, is_negated(reviews), len(self.words), self.keys)
         values = np.append(self.values[:, 1].astype(np.float32), 0)  # the last, -1, is "none"
         return values[codes].sum(axis=0), values[tokens]
 
@@ -180,7 +177,7 @@ def build(reviews, train, min_reviews, seed):
     tokens, V = id_of[counted.tokens], len(frequent)
     keys = [frequent_keys(tokens, starts, order, V, min_reviews) for order in (2, 3)]
     G = 2 * V + sum(map(len, keys))
-    rows, codes = count_once(find_ngrams(tokens, starts, negated(counted), V, keys), starts, G)
+    rows, codes = count_once(find_ngrams(tokens, starts, is_negated(counted), V, keys), starts, G)
     has_label = labels[rows] >= 0
     unlabelled_rows, unlabelled_codes = rows[~has_label], codes[~has_label]
     rows, codes = rows[has_label], codes[has_label]

@@ -12,10 +12,11 @@ from helpers.cli import UserError
 from helpers.files import read_torch, write_torch
 from helpers.ngrams import NgramTable
 from helpers.regions import WIDTHS, RegionEmbedding, Regions
-from helpers.reviews import Reviews
+from helpers.reviews import make_reviews
 from helpers.tokens import tokenize
 from models import MyTransformer
 
+VERSION = 2  # of `model.pt`; a change of tokens or channels needs a new one, since old networks would answer wrongly
 DRAWS = 4  # how often each review is cut for the calibration
 MODEL = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"
 
@@ -81,6 +82,9 @@ class Predictor:
         """Return what `save` wrote. Raises UserError if the file is absent, damaged, or not one of this program."""
         try:
             saved = read_torch(path)
+            is_model = isinstance(saved, dict) and saved.keys() >= {"state", "words", "settings"}
+            if is_model and saved.get("version") != VERSION:
+                raise UserError(f"{path} was written by another version of this program; train again.")
             check(saved)
             vocab = Vocabulary(Counter(), specials=saved["words"])
             vocab.vectors = saved["state"]["embedding.weight"]
@@ -93,16 +97,18 @@ class Predictor:
                                          parts["values"].numpy(), parts["scale"].numpy())
             predictor = cls(model.to(device), vocab, saved["settings"], saved["data"], saved["calibration"])
             # fails if the parts do not fit each other; a text would need spaCy, which `evaluate` does without
-            predictor.logits(unlabelled(["film"], np.zeros(1, np.int32), np.array([0, 1])))
+            predictor.logits(make_reviews(["film"], np.zeros(1, np.int32), np.array([0, 1])))
             return predictor
         except FileNotFoundError as error:
             raise UserError(f"{path} is not there; train first, or name the model of another run.") from error
+        except UserError:
+            raise
         except Exception as error:  # a damaged file can fail in many ways, and none of them is of use to the reader
             raise UserError(f"{path} is not a model of this program, or is damaged; train again.") from error
 
     def save(self, path):
         """Write all that a text needs, on the CPU."""
-        saved = {"state": {name: tensor.cpu() for name, tensor in self.model.state_dict().items()},
+        saved = {"version": VERSION, "state": {name: tensor.cpu() for name, tensor in self.model.state_dict().items()},
                  "words": self.vocab.itos, "settings": self.settings, "data": self.data,
                  "calibration": list(self.calibration)}
         if self.table:
@@ -150,15 +156,8 @@ class Predictor:
 
 
 def as_reviews(texts):
-    """Tokenize texts into a `reviews.Reviews`, whose other fields mean nothing."""
-    return unlabelled(*tokenize(texts))
-
-
-def unlabelled(words, tokens, starts):
-    """Return tokens as `tokens.tokenize` gives them as a `reviews.Reviews`, whose other fields mean nothing."""
-    nothing = np.zeros(len(starts) - 1, np.int64)
-    return Reviews(words, tokens, starts, labels=nothing, movies=nothing, test=nothing.astype(bool),
-                   duplicate=nothing.astype(bool))
+    """Tokenize texts into a `reviews.Reviews` without labels."""
+    return make_reviews(*tokenize(texts))
 
 
 def classify(logit):

@@ -19,7 +19,7 @@ from helpers.tokens import ranges, tokenize
 
 LABELS = {"neg": 0, "pos": 1, "unsup": -1}
 LABELLED = {"test/neg", "test/pos", "train/neg", "train/pos"}  # folders of the archive, "parts"
-CACHE_VERSION = 4  # to be raised with every change of `read_reviews`, `plain_text` or `tokenize`
+CACHE_VERSION = 5  # to be raised with every change of `read_reviews`, `plain_text` or `tokenize`
 
 
 @dataclass
@@ -33,6 +33,14 @@ class Reviews:
     movies: np.ndarray  # int64: equal numbers are reviews of one movie
     test: np.ndarray  # bool: belongs to the test part
     duplicate: np.ndarray  # bool: a test review whose tokens are also those of a review to train on, labelled or not
+
+
+def make_reviews(words, tokens, starts, labels=None):
+    """Return texts that are not from the archive as `Reviews`; without `labels`, they are unlabelled."""
+    number = len(starts) - 1
+    nothing = np.zeros(number, bool)
+    labels = np.full(number, -1) if labels is None else labels
+    return Reviews(words, tokens, starts, labels, np.zeros(number, np.int64), test=nothing, duplicate=nothing)
 
 
 def find_duplicates(tokens, starts, test):

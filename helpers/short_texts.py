@@ -1,37 +1,114 @@
-"""Short texts to train on beside whole reviews, drawn anew in each epoch: a network that has only seen reviews is as
-sure of five words as of five hundred, and takes "not bad" for bad.
+"""Short texts that the network is trained on beside whole reviews.
 
-- *spans*: 3 to 100 tokens from anywhere in a review (the logarithm of their number is uniform), with its label;
-- *sentences* of reviews, with the review's label;
-- *contrasts*: two sentences of opposite labels, put together so that one concedes the other ("A, but B", "although A,
-  B"); the label is that of the one that is not conceded;
-- *negations*: a sentence whose label hangs on one predicate, with a negation put in or taken out, which turns the
-  label, and the sentence as it was.
+A network that has only seen whole reviews is as sure of five words as of five hundred. Every epoch therefore holds, in
+addition to the reviews:
 
-Sentences for the last two are those whose words, by the n-grams of other films, clearly say what their review says.
+- *spans*: 3 to 100 tokens from anywhere in a review, with the label of the review. The logarithm of their number is
+  uniform.
+- *sentences* of reviews, with the label of the review.
+- *negations*: a sentence whose label depends on one predicate, with a negation inserted or removed, which reverses the
+  label; and the sentence as it was.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from helpers.batches import BucketLoader, ReviewSet
-from helpers.clauses import STOPS, first_of_sentences, is_one_of, negated
+from helpers.negation import STOPS, is_negated, is_one_of, starts_sentence
 from helpers.ngrams import channels_by_fold
-from helpers.reviews import Reviews, keep
+from helpers.reviews import keep, make_reviews
 
-SPANS, SENTENCES, CONTRASTS, NEGATED = 1.25, 0.4, 0.2, 0.2  # in an epoch, for each review
-TURNS = ["but", "but", ", but", ", but", ", yet", "but still"]
-OPENINGS = ["although", "though", "even though", "despite", "while", "even if", "in spite of"]
+SPANS, SENTENCES, NEGATIONS = 1.25, 0.4, 0.2  # number of texts in an epoch, for each review
+SPAN_LENGTHS = 3, 100  # tokens
+SENTENCE_LENGTHS = 3, 16  # tokens of a sentence that is negated
+
+# Thresholds on sums of linear n-gram values, which are summands of a logit.
+CLEAR = 0.7  # a sentence with at least this much evidence for its label expresses an opinion
+NEGATED_EVIDENCE, PLAIN_EVIDENCE = 0.3, 0.5  # at least this much of it must be in the scope of the negation
+REST = 0.4  # at most this much evidence, for either label, may be in the rest of the sentence
+
 BE, PERSONS = {"is", "was", "are", "were"}, {"i", "you", "we", "they"}
 VERBS = {"like", "love", "recommend", "enjoy", "want", "care", "hate", "believe", "laugh", "miss", "regret", "waste"}
 AFTER_BE, BEFORE_VERB = ["not", "n't", "never", "hardly"], ["do n't", "did n't", "never"]
+REMOVABLE = {"not", "n't", "never"}
+
+
+class Text(NamedTuple):
+    """A text to train on."""
+
+    tokens: np.ndarray
+    label: int
+    fold: int  # the text gets its channels from the n-gram table of this fold
+
+
+class Negator:
+    """Insert or remove the negation of a sentence, where that reverses what the sentence says.
+
+    Args:
+        reviews: a `reviews.Reviews`.
+        values: (tokens,) the linear value of each word that is not negated.
+    """
+
+    def __init__(self, reviews, values):
+        self.tokens, self.values = reviews.tokens, values
+        self.id_of = {word: number for number, word in enumerate(reviews.words)}
+        self.negated = is_negated(reviews)
+        self.removable = is_one_of(reviews, REMOVABLE)
+        self.be = is_one_of(reviews, BE)
+        follows_person = np.append(False, is_one_of(reviews, PERSONS))[:-1]
+        self.verb = is_one_of(reviews, VERBS) & follows_person
+        self.stop = is_one_of(reviews, STOPS)
+
+    def reverse(self, part, sign, choice):
+        """Return the tokens of the sentence `part` (a slice) with the contrary meaning, or None.
+
+        None means that the result might not be contrary, for example because more than one predicate bears an opinion.
+
+        Args:
+            sign: 1 if the sentence is positive, -1 if it is negative.
+            choice: an integer, which chooses among the words to insert.
+        """
+        negations = np.flatnonzero(self.removable[part])
+        predicates = np.flatnonzero(self.be[part] | self.verb[part])
+        if len(negations) == 1 and negations[0] > 0:
+            return self.without_negation(part, negations[0], sign)
+        is_plain = not len(negations) and not self.negated[part].any()
+        if is_plain and len(predicates) == 1 and predicates[0] > 0:
+            return self.with_negation(part, predicates[0], sign, choice)
+        return None
+
+    def without_negation(self, part, place, sign):
+        """Return the tokens of `part` without the negation at `place`, or None."""
+        values = self.values[part]
+        scope = values[self.negated[part]].sum()
+        rest = values.sum() - scope - values[place]
+        if -scope * sign < NEGATED_EVIDENCE or abs(rest) > REST:
+            return None
+        return np.delete(self.tokens[part], place)
+
+    def with_negation(self, part, place, sign, choice):
+        """Return the tokens of `part` with a negation, or None; it follows a form of "be" and precedes a verb."""
+        is_be = self.be[part][place]
+        begin = place + 1 if is_be else place
+        values = self.values[part]
+        before_stop = np.cumsum(self.stop[part][begin:begin + 6]) == 0
+        scope = values[begin:begin + 6][before_stop].sum()
+        rest = values.sum() - scope
+        if scope * sign < PLAIN_EVIDENCE or abs(rest) > REST:
+            return None
+        words = AFTER_BE if is_be else BEFORE_VERB
+        inserted = words[choice % len(words)].split()
+        ids = [self.id_of[word] for word in inserted if word in self.id_of]
+        return np.insert(self.tokens[part], begin, np.array(ids, np.int32))
 
 
 class ShortTextLoader(BucketLoader):
-    """Batches of whole reviews and short texts, drawn and shuffled anew in each epoch (numpy's seed).
+    """Batches of whole reviews and of short texts, which are drawn again for each epoch (numpy's seed).
 
     Args:
         reviews: the training reviews, a `reviews.Reviews`.
-        folds: (reviews) the fold of each, see `ngrams`.
+        folds: (reviews) the fold of each review, see `ngrams`.
         tables: an `ngrams.NgramTable` for each fold.
         batch_size: texts in a batch.
         of_set: the other arguments of a `ReviewSet`.
@@ -39,101 +116,76 @@ class ShortTextLoader(BucketLoader):
 
     def __init__(self, reviews, folds, tables, batch_size, **of_set):
         self.reviews, self.folds, self.tables, self.batch_size, self.of_set = reviews, folds, tables, batch_size, of_set
-        self.id_of = {word: number for number, word in enumerate(reviews.words)}
-        self.first = np.flatnonzero(first_of_sentences(reviews))
+        self.first = np.flatnonzero(starts_sentence(reviews))
         self.last = np.append(self.first[1:], len(reviews.tokens))  # of each sentence, exclusive
-        self.review = np.searchsorted(reviews.starts, self.first, side="right") - 1
-        self.find_opinions()
-        self.spans, self.sentences = int(SPANS * len(folds)), int(SENTENCES * len(folds))
-        self.contrasts = int(CONTRASTS * len(folds)) if all(map(len, self.opinions)) else 0
-        self.negated = int(NEGATED * len(folds)) if self.negations else 0
+        self.review = np.searchsorted(reviews.starts, self.first, side="right") - 1  # that each sentence is in
+        self.negations = self.find_negations()
+        self.num_spans = int(SPANS * len(folds))
+        self.num_sentences = int(SENTENCES * len(folds))
+        self.num_negations = int(NEGATIONS * len(folds)) if self.negations else 0
 
     def __len__(self):
-        texts = len(self.folds) + self.spans + self.sentences + self.contrasts + self.negated
+        texts = len(self.folds) + self.num_spans + self.num_sentences + self.num_negations
         return -(-texts // self.batch_size)
 
-    def find_opinions(self):
-        """Find the sentences of 3 to 16 tokens that clearly say what their review says, and what negates them."""
-        linear, word = np.zeros(len(self.reviews.tokens)), np.zeros(len(self.reviews.tokens))
-        for i, table in enumerate(self.tables):
-            chosen = np.repeat(self.folds == i, np.diff(self.reviews.starts))
-            linear[chosen], word[chosen] = table.linear_values(keep(self.reviews, self.folds == i))
+    def find_negations(self):
+        """Return the opinions that a negation reverses, each followed by its contrary: a list of `Text`."""
+        evidence = np.zeros(len(self.reviews.tokens))
+        values = np.zeros(len(self.reviews.tokens))
+        for fold, table in enumerate(self.tables):
+            in_fold = self.folds == fold
+            of_fold = np.repeat(in_fold, np.diff(self.reviews.starts))
+            evidence[of_fold], values[of_fold] = table.linear_values(keep(self.reviews, in_fold))
+        negator = Negator(self.reviews, values)
+        texts = []
+        for i in self.find_opinions(evidence):
+            part = slice(self.first[i], self.last[i])
+            label, fold = int(self.reviews.labels[self.review[i]]), int(self.folds[self.review[i]])
+            reverse = negator.reverse(part, 2 * label - 1, i)
+            if reverse is not None:
+                texts += [Text(self.reviews.tokens[part], label, fold), Text(reverse, 1 - label, fold)]
+        return texts
+
+    def find_opinions(self, evidence):
+        """Return the numbers of the sentences whose n-grams clearly say what the review says.
+
+        Args:
+            evidence: (tokens,) the linear values of the n-grams that end at each token, by tables that have not seen
+                the review.
+        """
+        if not len(evidence):
+            return np.zeros(0, np.int64)
         sign = 2 * self.reviews.labels[self.review] - 1
         length = self.last - self.first
-        clear = np.add.reduceat(linear, self.first) * sign > 0.7 if len(linear) else np.zeros(0, bool)
-        opinions = np.flatnonzero((length >= 3) & (length <= 16) & clear)
-        group = self.folds[self.review] * 2 + (sign > 0)
-        # per fold and label: both sentences of a contrast must be new to the table that gives them their values
-        self.opinions = [opinions[group[opinions] == i] for i in range(2 * len(self.tables))]
-        self.negations = list(self.find_negations(opinions, sign, word))
+        shortest, longest = SENTENCE_LENGTHS
+        is_clear = np.add.reduceat(evidence, self.first) * sign > CLEAR
+        return np.flatnonzero((length >= shortest) & (length <= longest) & is_clear)
 
-    def find_negations(self, opinions, sign, word):
-        """Yield fold, label and tokens of opinions that turn with a negation, as they are and turned."""
-        reviews, tokens = self.reviews, self.reviews.tokens
-        marked, negation = negated(reviews), is_one_of(reviews, {"not", "n't", "never"})
-        be, verb = is_one_of(reviews, BE), is_one_of(reviews, VERBS)
-        verb[1:] &= is_one_of(reviews, PERSONS)[:-1]
-        stop = is_one_of(reviews, STOPS)
-        for i in opinions:
-            part = slice(self.first[i], self.last[i])
-            places, value = np.flatnonzero(negation[part]), word[part].sum()
-            where = np.flatnonzero(be[part] | verb[part])
-            if len(places) == 1 and places[0]:
-                scope = word[part][marked[part]].sum()
-                turned = np.delete(tokens[part], places)
-                if -scope * sign[i] < 0.3 or abs(value - scope - word[part][places[0]]) > 0.4:
-                    continue
-            elif len(where) == 1 and where[0] and not len(places) and not marked[part].any():
-                at = where[0] + be[part][where[0]]  # after "is", before a verb
-                scope = word[part][at:at + 6][np.cumsum(stop[part][at:at + 6]) == 0].sum()
-                if scope * sign[i] < 0.5 or abs(value - scope) > 0.4:
-                    continue
-                choice = AFTER_BE if be[part][where[0]] else BEFORE_VERB
-                turned = np.insert(tokens[part], at, self.ids(choice[i % len(choice)]))
-            else:
-                continue
-            fold, label = self.folds[self.review[i]], sign[i] > 0
-            yield fold, label, tokens[part]
-            yield fold, 1 - label, turned
-
-    def ids(self, words):
-        """Return the ids of words, separated by spaces, as far as the reviews have them."""
-        return np.array([self.id_of[word] for word in words.split() if word in self.id_of], np.int32)
+    def draw_spans(self):
+        """Return review, first token and last token (exclusive) of spans: three arrays (spans,)."""
+        starts = self.reviews.starts
+        review = np.random.randint(len(self.folds), size=self.num_spans)
+        available = np.diff(starts)[review]
+        length = np.exp(np.random.uniform(*np.log(SPAN_LENGTHS), self.num_spans)).astype(int)
+        length = np.minimum(length, available)
+        first = starts[review] + np.random.randint(available - length + 1)
+        return review, first, first + length
 
     def draw(self):
         """Return the texts of an epoch, whole reviews included, and the fold of each: `reviews.Reviews`, (texts)."""
         tokens, starts = self.reviews.tokens, self.reviews.starts
-        spans = np.random.randint(len(self.folds), size=self.spans)
-        longest = np.diff(starts)[spans]
-        length = np.minimum(np.exp(np.random.uniform(np.log(3), np.log(100), self.spans)).astype(int), longest)
-        first = starts[spans] + np.random.randint(longest - length + 1)
-        sentences = np.random.randint(len(self.first), size=self.sentences)
-        review = np.concatenate([np.arange(len(self.folds)), spans, self.review[sentences]])
-        begin = np.concatenate([starts[:-1], first, self.first[sentences]])
-        end = np.concatenate([starts[1:], first + length, self.last[sentences]])
-        texts = [tokens[a:b] for a, b in zip(begin, end, strict=True)]
-        made = [self.contrast() for _ in range(self.contrasts)]
-        made += [self.negations[np.random.randint(len(self.negations))] for _ in range(self.negated)]
-        folds = np.append(self.folds[review], [fold for fold, _, _ in made]).astype(int)
-        labels = np.append(self.reviews.labels[review], [label for _, label, _ in made]).astype(int)
-        texts += [text for _, _, text in made]
-        nothing = np.zeros(len(texts), np.int64)
-        return Reviews(self.reviews.words, np.concatenate(texts), np.cumsum([0, *map(len, texts)]), labels, nothing,
-                       nothing.astype(bool), nothing.astype(bool)), folds
+        span_review, span_first, span_last = self.draw_spans()
+        sentence = np.random.randint(len(self.first), size=self.num_sentences)
+        review = np.concatenate([np.arange(len(self.folds)), span_review, self.review[sentence]])
+        first = np.concatenate([starts[:-1], span_first, self.first[sentence]])
+        last = np.concatenate([starts[1:], span_last, self.last[sentence]])
+        negations = [self.negations[np.random.randint(len(self.negations))] for _ in range(self.num_negations)]
 
-    def contrast(self):
-        """Return fold, label and tokens of two sentences one of which concedes the other."""
-        fold, label = np.random.randint(len(self.tables)), np.random.randint(2)
-        said, conceded = (self.reviews.tokens[self.first[i]:self.last[i]] for i in
-                          (np.random.choice(self.opinions[2 * fold + label]),
-                           np.random.choice(self.opinions[2 * fold + 1 - label])))
-        kind = np.random.randint(3)
-        if kind == 0:
-            return fold, label, np.concatenate([conceded[:-1], self.ids(np.random.choice(TURNS)), said])
-        opening = self.ids(np.random.choice(OPENINGS))
-        if kind == 1:
-            return fold, label, np.concatenate([opening, conceded[:-1], self.ids(","), said])
-        return fold, label, np.concatenate([said[:-1], self.ids(","), opening, conceded])
+        texts = [tokens[a:b] for a, b in zip(first, last, strict=True)] + [text.tokens for text in negations]
+        labels = np.append(self.reviews.labels[review], [text.label for text in negations]).astype(int)
+        folds = np.append(self.folds[review], [text.fold for text in negations]).astype(int)
+        ends = np.cumsum([len(text) for text in texts])
+        return make_reviews(self.reviews.words, np.concatenate(texts), np.append(0, ends), labels), folds
 
     def plan(self):
         """Draw the texts of an epoch, and return its batches as `BucketLoader` does."""

@@ -18,7 +18,34 @@ from tqdm import tqdm
 QUOTES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\u2036\u301d\u301e\u301f"
 APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bb\u02bc\u02b9\u2032\u2035\u2039\u203a\u00b4\u055a\ua78c"
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043"
-LINE_BREAK = re.compile(r"<\s*(?:/\s*)?br\b[^<>]*>", re.IGNORECASE)
+# The elements of HTML, obsolete ones included. The first may stand inside a word; the others separate words.
+INLINE_TAGS = (
+    "a|abbr|acronym|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|ins|kbd|label|mark|q|s|"
+    "samp|small|span|strike|strong|sub|sup|time|tt|u|var|wbr"
+)
+OTHER_TAGS = (
+    "address|area|article|aside|audio|base|blockquote|body|br|button|canvas|caption|center|col|"
+    "colgroup|datalist|dd|details|dialog|dir|div|dl|dt|embed|fieldset|figcaption|figure|footer|"
+    "form|frame|frameset|h1|h2|h3|h4|h5|h6|head|header|hgroup|hr|html|iframe|img|input|legend|"
+    "li|link|main|map|marquee|menu|meta|meter|nav|noscript|object|ol|optgroup|option|output|p|"
+    "param|picture|pre|progress|script|section|select|source|style|summary|svg|table|tbody|td|"
+    "template|textarea|tfoot|th|thead|title|tr|track|ul|video"
+)
+BOOLEAN = "checked|compact|controls|disabled|hidden|loop|muted|nowrap|open|readonly|required|selected"  # have no value
+ATTRIBUTE = rf"""\s+(?:(?:{BOOLEAN})(?![\w:-])|[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=]+))"""
+TAG = re.compile(rf"</?(?:({INLINE_TAGS})|{OTHER_TAGS})(?:{ATTRIBUTE})*\s*/?>", re.IGNORECASE)
+LINE_BREAK = re.compile(r"<\s*(?:/\s*)?br\b[^<>]*>", re.IGNORECASE)  # people write it in more ways than HTML knows
+# Punctuation between two words without a space, as in "awful!boring" and "great;superb".
+GLUE = re.compile(r"""
+    [!?;|.] (?<= [\w"')\],] . )  # the first mark, after a word or a closing quote or bracket
+    [!?;|.]*+                    # all that follow it
+    (?= [^\W\d_] | (?<= [^\W\d_] . ) \d )  # before a word, or between a word and a number
+    (?! (?i: [dmpst] | ll | re | ve ) \b )  # not in an emoticon as ";D", nor for an apostrophe as in "don;t"
+""", re.VERBOSE)
+MARK = re.compile(r"\.\.+|[!?;|]")  # what is a token of its own; a single dot may belong to an abbreviation
+# What comes before such a mark in a web or mail address.
+ADDRESS = re.compile(r"://|\bwww\.|\w@\w|\.[a-z]{2,}/|\.(?:com|edu|gov|net|org)\b", re.IGNORECASE)
+LONGEST_ADDRESS = 200  # characters
 ENTITY = re.compile(r"&#?\w{1,32};")
 MANY = 10_000  # texts, from which on a second process saves more time than its start takes
 BLOCK, HERE = 1000, 350  # texts that are dealt out at a time, and how many of these are for this process
@@ -43,17 +70,32 @@ CHARACTERS = Characters()
 def plain_text(text):
     """Return one form for all writings of a text: what differs in looks alone is the same afterwards.
 
-    HTML entities are resolved, and line-break tags become a space. Typographic quotes, apostrophes and dashes become
+    HTML entities are resolved, and HTML tags are removed. Typographic quotes, apostrophes and dashes become
     those of a keyboard, and runs of dashes a single one. Compatibility forms of letters become the letters (Unicode's
-    NFKC), and invisible characters (category Cf) vanish. Accents, emoji and case stay.
+    NFKC), and invisible characters (category Cf) vanish. Punctuation between two words is set off by
+    spaces. Accents, emoji and case stay.
     """
     before = None
     while text != before:  # one step may leave work for another: "&amp;quot;", or a tag of wide letters
         before = text
-        text = LINE_BREAK.sub(" ", ENTITY.sub(lambda entity: html.unescape(entity[0]), text))
+        text = ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+        text = TAG.sub(replace_tag, LINE_BREAK.sub(" ", text))
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text.translate(CHARACTERS))
-    return re.sub("--+", "-", text.replace("`", "'"))
+    text = re.sub("--+", "-", text.replace("`", "'"))
+    return GLUE.sub(separate, text)
+
+
+def replace_tag(tag):
+    """Return what stands for a match of TAG: nothing for an inline element, which may be part of a word, or a space."""
+    return "" if tag[1] else " "
+
+
+def separate(marks):
+    """Return what stands for a match of GLUE: its marks between spaces, or as they are inside an address."""
+    before = marks.string[max(marks.start() - LONGEST_ADDRESS, 0):marks.start()]
+    piece = re.split(r"\s", before)[-1]
+    return marks[0] if ADDRESS.search(piece) else MARK.sub(r" \g<0> ", marks[0])
 
 
 @functools.cache

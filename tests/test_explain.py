@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from helpers import explain
 from helpers.archive import SAMPLE_DIR
 from helpers.explain import attention_weights, word_effects, write_explanations
-from helpers.predictor import Predictor, as_reviews, classify, unlabelled
+from helpers.predictor import Predictor, as_reviews, classify, make_reviews
 from tests.toy import train_toy
 
 TEXT = "a wonderful film , but boring"
@@ -64,7 +64,7 @@ def test_erasing_the_strongest_words_changes_more_than_erasing_random_ones(numbe
         erased = [np.argsort(-sign * word_effects(predictor, reviews))[:5]]
         erased += [chance.choice(N, 5, replace=False) for _ in range(10)]
         variants = np.concatenate([tokens, *(np.delete(tokens, chosen) for chosen in erased)])
-        logits = predictor.logits(unlabelled(reviews.words, variants, np.cumsum([0, N, *[N - 5] * 11])))
+        logits = predictor.logits(make_reviews(reviews.words, variants, np.cumsum([0, N, *[N - 5] * 11])))
         whole, without_strongest, *others = torch.sigmoid(sign * logits)
         strongest.append((whole - without_strongest).item())
         at_random.append((whole - torch.stack(others)).abs().mean().item())
