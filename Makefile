@@ -1,9 +1,14 @@
-# make sentiment: train on IMDB. make test: ruff and all tests. make fuzz: what is too slow for that. make report:
-# report/report.pdf from report/results/. make submission NAME="..." CSE=... ID=...: the zip to hand in. make bench: every
-# figure of the README but those of the long trainings. All set up .venv on first use and never again.
-# make test-all: the tests with each Python of 3.11 to 3.14 that is here, with the oldest and the newest packages that
-# requirements.txt admits (an hour, 10 GB).
-# make address REPOSITORY=OWNER/NAME: where the project is on GitHub, once, for README.md and notebook.ipynb.
+# make sentiment     train on IMDB
+# make report        runs/report.pdf, the report of your runs; OPTIONS="--notes notes.md" adds your own explanations
+# make submission NAME="Ada Lovelace" CSE=ada ID=123456789      ex5_123456789.zip, the zip to hand in; takes OPTIONS too
+# make reference     report/report.pdf, the reference report, from report/results/
+# make test          ruff and all tests
+# make fuzz          the tests that are too slow for make test
+# make test-all      the tests with each installed Python from 3.11 to 3.14, each with the oldest and the newest packages
+#                    that requirements.txt allows (an hour, 10 GB)
+# make bench         the measurements of the README, without the long trainings
+# make address REPOSITORY=OWNER/NAME      write the address of the project on GitHub into README.md and notebook.ipynb
+# All of them set up .venv when they are first used.
 
 PYTHON ?= python3
 DATA ?= .data
@@ -31,16 +36,18 @@ test-all: .venv/ready-dev
 fuzz: .venv/ready-dev
 	.venv/bin/python -m pytest -m slow tests
 
-report: .venv/ready-dev
+report: .venv/ready-report
+	.venv/bin/python -m report.build --runs runs --name "$$NAME" --cse "$$CSE" --id "$$ID" $(OPTIONS)
+
+submission: .venv/ready-report
+	.venv/bin/python -m report.submission --name "$$NAME" --cse "$$CSE" --id "$$ID" $(OPTIONS)
+
+reference: .venv/ready-report
 	.venv/bin/python -m report.build
 
-submission: .venv/ready-dev
-	.venv/bin/python -m report.submission --name "$$NAME" --cse "$$CSE" --id "$$ID"
-
 bench: .venv/ready-dev
-	.venv/bin/pip install --quiet fasttext-numpy2-wheel
-	for name in step epoch data start predict time_to_85 peer busy; do \
-	    .venv/bin/python -m benchmarks.$$name --data-dir $(DATA) || exit; done
+	for name in step epoch data; do .venv/bin/python -m benchmarks.$$name --data-dir $(DATA) || exit; done
+	.venv/bin/python -m benchmarks.busy
 	.venv/bin/python -m benchmarks.generation
 	! command -v nvidia-smi || .venv/bin/python -m benchmarks.gpu --data-dir $(DATA)
 
@@ -55,8 +62,12 @@ address:
 	.venv/bin/pip install -c constraints.txt -r requirements.txt
 	touch $@
 
-.venv/ready-dev: .venv/ready requirements-dev.txt
+.venv/ready-report: .venv/ready requirements-report.txt
+	.venv/bin/pip install -c constraints.txt -r requirements-report.txt
+	touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt requirements-report.txt
 	.venv/bin/pip install -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: sentiment test fuzz report submission bench address test-all
+.PHONY: sentiment test fuzz report submission reference bench address test-all

@@ -1,17 +1,19 @@
-"""Write five English sentences for each of ten two-word prefixes with GPT-2, through a clone of minGPT.
+"""Write five English sentences for each of ten two-word prefixes with GPT-2, using minGPT.
 
-    python generate_gpt2.py                               gpt2 from the Hugging Face hub, minGPT from GitHub
-    python generate_gpt2.py --prefix "My name"            another prefix; the option can be repeated
-    python generate_gpt2.py --weights DIR                 a local Hugging Face GPT-2 folder, without network
+    python generate_gpt2.py                         gpt2 from the Hugging Face hub, minGPT from GitHub
+    python generate_gpt2.py --prefix "My name"      another prefix; the option can be repeated
+    python generate_gpt2.py --weights DIR           a local Hugging Face GPT-2 folder; needs no network
 
-Prints the sentences and writes `gpt2_sentences.json` and `gpt2_sentences.md` to `report/results/`. What is unavailable
-is replaced by the next best thing, and a notice says so: transformers for minGPT, a small GPT of our own for gpt2.
+Prints the sentences. For ten prefixes, it also writes `gpt2_sentences.json` and `gpt2_sentences.md` to `runs/gpt2/`. If
+minGPT is unavailable, transformers runs the network. If gpt2 is unavailable, this project's own small GPT writes the
+sentences. The last line says so in both cases.
 """
 
-import helpers.runtime  # before torch, whose threads it tells how to wait
+import helpers.runtime  # must come before torch: it sets how torch's threads wait
 
 # isort: split
 import argparse
+import datetime
 import json
 import re
 import tempfile
@@ -22,63 +24,95 @@ from tqdm import tqdm
 
 from helpers.cli import Parser, UserError, number, run_command
 from helpers.files import whole_file
-from helpers.gpt2 import COOLEST, MODELS, OWN_GPT, choose_folder, choose_gpt, load_writer, weights_files
-from helpers.sentences import first_sentence, has_words, make_splitter
+from helpers.gpt2.identity import OWN_GPT_NAME
+from helpers.gpt2.mingpt import choose_gpt
+from helpers.gpt2.sentences import first_sentence, has_words, make_splitter
+from helpers.gpt2.weights import MIN_TEMPERATURE, MODELS, OWN_GPT, choose_folder, load_language_model, weights_files
 
 PREFIXES = ["My name", "This film", "She never", "Why does", "If you", "Two brothers", "Once upon", "Do not",
             "Nobody knows", "After midnight"]
 SENTENCES = 5  # for each prefix
-ROUNDS = 5  # of drawing: the first, and four for the samples that found no end
+DEFAULT_OUT = Path("runs/gpt2")
+ROUNDS = 5  # at most; each round samples again for the sentences that are still missing
 
 
-def draw_sentences(writer, prefixes, settings, seed):
+def draw_sentences(language_model, prefixes, settings, seed):
     """Return five different sentences for each prefix, as a list of {"prefix", "sentence", "cut"}.
 
-    Raises UserError if there is no room for so many tokens, or if the network repeats itself in all rounds.
+    Raises UserError if the network cannot read that many tokens, or if it repeats itself in all rounds.
     """
-    import torch  # takes a second, for which no refusal should wait
+    import torch  # takes a second, so refusals come first
 
     nlp = make_splitter()
-    prompts = {prefix: writer.encode(prefix) for prefix in prefixes}
-    room = writer.positions - max(map(len, prompts.values()))
-    if settings["max_new_tokens"] > room:
-        raise UserError(f"{writer.facts['model']} has room for {room} new tokens; lower --max-new-tokens.")
+    prompts = {prefix: language_model.encode(prefix) for prefix in prefixes}
+    check_length(language_model, prompts, settings["max_new_tokens"])
     torch.manual_seed(seed)
-    found = {prefix: {} for prefix in prefixes}  # sentence: whether it is complete
+    found = {prefix: {} for prefix in prefixes}  # prefix -> {sentence: whether it is complete}
     for _ in range(ROUNDS):
-        for length in sorted({len(ids) for ids in prompts.values()}):  # generate takes prompts of equal length
-            batch = [prefix for prefix in prefixes if len(prompts[prefix]) == length
-                     for _ in range(SENTENCES - sum(found[prefix].values()))]
-            if not batch:
-                continue
-            idx = torch.tensor([prompts[prefix] for prefix in batch], device=writer.device)  # (B, T)
-            drawn = writer.model.generate(idx, do_sample=True, **settings)  # (B, T + max_new_tokens)
-            for prefix, ids in zip(batch, drawn[:, length:].tolist(), strict=True):
-                sentence, complete = first_sentence(nlp, prefix + writer.decode(ids), len(prefix))
-                if has_words(sentence[len(prefix):]):
-                    found[prefix][sentence] = complete or found[prefix].get(sentence, False)
+        for batch in missing_batches(prompts, found):
+            texts = language_model.sample([prompts[prefix] for prefix in batch], **settings)
+            for prefix, text in zip(batch, texts, strict=True):
+                add_sentence(found[prefix], nlp, prefix, text)
 
     sentences = []
     for prefix in prefixes:
-        chosen = sorted(found[prefix].items(), key=lambda item: not item[1])[:SENTENCES]  # the complete ones first
-        if len(chosen) < SENTENCES:
-            raise UserError(f"{ROUNDS} rounds gave only {len(chosen)} different sentences for '{prefix}'; "
-                            "raise --temperature, --top-k or --max-new-tokens.")
-        sentences += [{"prefix": prefix, "sentence": text, "cut": not complete} for text, complete in chosen]
+        for sentence, complete in choose_sentences(found[prefix], prefix):
+            sentences.append({"prefix": prefix, "sentence": sentence, "cut": not complete})
     return sentences
+
+
+def check_length(language_model, prompts, max_new_tokens):
+    """Raise UserError if the longest prompt leaves too few positions for the new tokens."""
+    longest = max(len(ids) for ids in prompts.values())
+    room = language_model.max_positions - longest
+    if max_new_tokens > room:
+        raise UserError(f"{language_model.facts['model']} has room for {room} new tokens; lower --max-new-tokens.")
+
+
+def missing_batches(prompts, found):
+    """Yield batches of prefixes with prompts of equal length; each prefix is repeated once per missing sentence."""
+    lengths = {len(ids) for ids in prompts.values()}
+    for length in sorted(lengths):
+        batch = []
+        for prefix, ids in prompts.items():
+            if len(ids) == length:
+                complete = sum(found[prefix].values())
+                batch += [prefix] * (SENTENCES - complete)
+        if batch:
+            yield batch
+
+
+def add_sentence(sentences, nlp, prefix, text):
+    """Add the first sentence of `prefix + text` to `sentences`, a dict from sentence to whether it is complete."""
+    sentence, complete = first_sentence(nlp, prefix + text, len(prefix))
+    if has_words(sentence[len(prefix):]):
+        sentences[sentence] = complete or sentences.get(sentence, False)
+
+
+def choose_sentences(sentences, prefix):
+    """Return five pairs (sentence, whether it is complete), complete ones first; raise UserError if there are fewer."""
+    complete_first = sorted(sentences.items(), key=lambda item: not item[1])
+    if len(complete_first) < SENTENCES:
+        raise UserError(f"{ROUNDS} rounds gave only {len(complete_first)} different sentences for '{prefix}'; "
+                        "raise --temperature, --top-k or --max-new-tokens.")
+    return complete_first[:SENTENCES]
 
 
 def as_markdown(result):
     """Return the Markdown table of a result."""
-    def plain(text):
-        return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", text)
-
-    lines = ["Written by {model} ({parameters:,} parameters; {weights} with SHA-256 `{weights_sha256}`) through "
-             "{backend}: seed {seed}, top-k {settings[top_k]}, temperature {settings[temperature]:g}, at most "
-             "{settings[max_new_tokens]} new tokens.\n".format(**result), "| prefix | sentence |", "|---|---|"]
+    heading = ("Written by {model} ({parameters:,} parameters; {weights} with SHA-256 `{weights_sha256}`) through "
+               "{backend}: seed {seed}, top-k {settings[top_k]}, temperature {settings[temperature]:g}, at most "
+               "{settings[max_new_tokens]} new tokens.\n")
+    lines = [heading.format(**result), "| prefix | sentence |", "|---|---|"]
     for one in result["sentences"]:
-        lines.append(f"| {plain(one['prefix'])} | {plain(one['sentence'])}{' *(cut)*' if one['cut'] else ''} |")
+        mark = " *(cut)*" if one["cut"] else ""
+        lines.append(f"| {escape(one['prefix'])} | {escape(one['sentence'])}{mark} |")
     return "\n".join(lines) + "\n"
+
+
+def escape(text):
+    """Return `text` with the special characters of Markdown escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", text)
 
 
 def two_words(text):
@@ -93,52 +127,101 @@ def parse_args(argv=None):
     """Return the options of the command line."""
     parser = Parser(description="Write five English sentences for each of ten two-word prefixes with GPT-2.")
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--model", choices=MODELS, help="weights from the Hugging Face hub (default: gpt2, or "
-                         f"{OWN_GPT.name} with a notice where it is unavailable)")
+    weights.add_argument("--model", choices=MODELS, help="weights from the Hugging Face hub (default: gpt2; if it is "
+                         f"unavailable, {OWN_GPT.name}, with a notice)")
     weights.add_argument("--weights", metavar="DIR", help="local Hugging Face GPT-2 folder; needs no network")
-    parser.add_argument("--backend", choices=["mingpt", "transformers"], help="whose network generates (default: "
-                        "mingpt, or transformers with a notice where minGPT is unavailable)")
-    parser.add_argument("--mingpt-dir", metavar="DIR", help="clone of minGPT (default: the installed package, "
-                        "./minGPT, or a clone made there)")
+    parser.add_argument("--backend", choices=["mingpt", "transformers"], help="implementation of the network (default: "
+                        "mingpt; if it is unavailable, transformers, with a notice)")
+    parser.add_argument("--mingpt-dir", metavar="DIR", help="clone of minGPT (default: the installed package, or "
+                        "./minGPT, cloned if missing)")
     parser.add_argument("--prefix", type=two_words, action="append", metavar='"TWO WORDS"',
-                        help=f"write for this prefix; can be repeated (default: {', '.join(PREFIXES)})")
-    parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed (default: %(default)s)")
+                        help=f"prefix of the sentences; can be repeated (default: {', '.join(PREFIXES)})")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="random seed (default: %(default)s)")
     parser.add_argument("--top-k", type=number(int, 1), default=40, metavar="K",
-                        help="draw from the K likeliest tokens (default: %(default)s)")
-    parser.add_argument("--temperature", type=number(float, COOLEST), metavar="T", help="below 1 is safer, above "
-                        "wilder (default: what the weights' generation_config.json says, else 1)")
+                        help="sample from the K most probable tokens (default: %(default)s)")
+    parser.add_argument("--temperature", type=number(float, MIN_TEMPERATURE), metavar="T", help="sampling temperature: "
+                        "lower is more predictable (default: from the weights' generation_config.json, or 1)")
     parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
-                        help="limit of a sentence (default: %(default)s)")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("report/results"),
-                        help="folder of results (default: %(default)s)")
+                        help="maximum number of new tokens per sample (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=Path,
+                        help=f"folder for the results (default: {DEFAULT_OUT} for ten prefixes, none for fewer)")
     return parser.parse_args(argv)
+
+
+def draw_with_progress(language_model, prefixes, settings, seed):
+    """Call `draw_sentences` with a progress bar of the network's steps."""
+    with tqdm(desc=language_model.facts["model"], unit=" steps", leave=False) as bar:
+        def count_step(*_):
+            bar.update()  # and return None, which keeps the network's output
+
+        language_model.model.register_forward_hook(count_step)
+        return draw_sentences(language_model, prefixes, settings, seed)
+
+
+def write_results(folder, result):
+    """Write a result as JSON and as a Markdown table: both files, or neither of them."""
+    with whole_file(folder / "gpt2_sentences.json") as data, whole_file(folder / "gpt2_sentences.md") as table:
+        data.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        table.write_text(as_markdown(result), encoding="utf-8")
+
+
+def print_sentences(sentences):
+    """Print one sentence a line, with an empty line before each prefix."""
+    for i, one in enumerate(sentences):
+        if i % SENTENCES == 0:
+            print()
+        print(one["sentence"] + (" [cut]" if one["cut"] else ""))
+
+
+def find_substitutes(args, folder, GPT):
+    """Return what replaces gpt2 and minGPT, as a list of noun phrases; the list is empty if nothing was replaced."""
+    substitutes = []
+    if folder == OWN_GPT and args.weights is None:
+        substitutes.append(f"{OWN_GPT_NAME}, instead of gpt2")
+    if GPT is None and args.backend is None:
+        substitutes.append("the network of transformers instead of minGPT")
+    return substitutes
+
+
+def generate(args, prefixes):
+    """Return the sentences of the prefixes and all facts about them: the content of `gpt2_sentences.json`."""
+    folder, name = choose_folder(args.model, args.weights)
+    weights_files(folder)  # refuse a wrong folder before cloning minGPT
+    GPT = choose_gpt(args.backend, args.mingpt_dir)
+    language_model = load_language_model(folder, name, GPT)
+    print("{model}: {parameters:,} parameters through {backend} on {device}".format(**language_model.facts))
+    vocab_size = language_model.model.lm_head.out_features
+    settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature or language_model.temperature,
+                "top_k": min(args.top_k, vocab_size)}
+    started = time.time()
+    sentences = draw_with_progress(language_model, prefixes, settings, args.seed)
+    return language_model.facts | {
+        "substitutes": find_substitutes(args, folder, GPT),
+        "seed": args.seed,
+        "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
+        "versions": helpers.runtime.versions_of("torch", "transformers", "spacy", "numpy"),
+        "date": datetime.date.today().isoformat(),
+        "seconds": round(time.time() - started, 1),
+        "sentences": sentences}
 
 
 def main():
     args = parse_args()
-    folder, name = choose_folder(args.model, args.weights)
-    weights_files(folder)  # refuses before minGPT is cloned
-    GPT = choose_gpt(args.backend, args.mingpt_dir)
-    args.out.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=args.out).close()  # fails before minutes of work, not after them
-    writer = load_writer(folder, name, GPT)
-    settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature or writer.temperature,
-                "top_k": min(args.top_k, writer.model.lm_head.out_features)}
-    print("{model}: {parameters:,} parameters through {backend} on {device}".format(**writer.facts))
-    started = time.time()
-    with tqdm(desc=name, unit=" steps", leave=False) as bar:
-        writer.model.register_forward_hook(lambda *_: bar.update() and None)  # None: the output stays as it is
-        sentences = draw_sentences(writer, list(dict.fromkeys(args.prefix or PREFIXES)), settings, args.seed)
-    result = writer.facts | {
-        "seed": args.seed, "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
-        "versions": helpers.runtime.versions_of("torch", "transformers", "spacy", "numpy"),
-        "seconds": round(time.time() - started, 1), "sentences": sentences}
-    with whole_file(args.out / "gpt2_sentences.json") as data, whole_file(args.out / "gpt2_sentences.md") as table:
-        data.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        table.write_text(as_markdown(result), encoding="utf-8")
-    for i, one in enumerate(sentences):
-        print("\n" if i % SENTENCES == 0 else "", one["sentence"], " [cut]" if one["cut"] else "", sep="")
-    print(f"\n{len(sentences)} sentences in {result['seconds']} s; gpt2_sentences.json and .md are in {args.out}")
+    prefixes = list(dict.fromkeys(args.prefix or PREFIXES))  # without duplicates
+    out = args.out
+    if out is None and len(prefixes) == len(PREFIXES):  # fewer would replace the sentences of a submission
+        out = DEFAULT_OUT
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()  # fail before minutes of work if the folder is not writable
+    result = generate(args, prefixes)
+    if out:
+        write_results(out, result)
+    print_sentences(result["sentences"])
+    where = f"gpt2_sentences.json and .md are in {out}" if out else "not written to a file; use --out DIR for that"
+    print(f"\n{len(result['sentences'])} sentences in {result['seconds']} s; {where}")
+    if result["substitutes"]:
+        print(f"SUBSTITUTES were used: {'; '.join(result['substitutes'])}.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The network of the exercise: self-attention, layer normalisation, the transformer block and the classifier.
 
-Letters in the equations and comments: B reviews in a batch, T tokens in the longest of them, d features of a token.
-A mask (B, T) is True where there is a token and False where there is padding; `mask=None` means no padding at all.
+Letters in equations and comments: B reviews in a batch, T tokens in the longest of them, d features of a token.
+A mask (B, T) is True for tokens and False for padding. `mask=None` stands for a batch without padding.
 """
 
 import math
@@ -16,7 +16,7 @@ class MySelfAttention(nn.Module):
 
         Q = x W_q,  K = x W_k,  V = x W_v,  attention(x) = softmax(Q Kᵀ / √d) V
 
-    The softmax runs over the keys: row i of its (T, T) matrix holds the weights with which token i reads all tokens.
+    The softmax runs over the keys: row i of its (T, T) matrix holds the weights with which token i reads each token.
 
     Args:
         input_dim: d, the number of features of a token.
@@ -29,19 +29,28 @@ class MySelfAttention(nn.Module):
         self.W_v = nn.Linear(input_dim, input_dim, bias=False)
 
     def forward(self, x, mask=None):
-        """x (B, T, d), mask (B, T) or None -> (B, T, d); rows that are padding themselves mean nothing."""
+        """Return softmax(Q Kᵀ / √d) V: x (B, T, d), mask (B, T) or None -> (B, T, d).
+
+        The output at padding positions is undefined.
+        """
         v = self.W_v(x)
         return torch.bmm(self.weights(x, mask), v)  # (B, T, T) (B, T, d) -> (B, T, d)
 
     def weights(self, x, mask=None):
-        """x (B, T, d), mask (B, T) or None -> softmax(Q Kᵀ / √d), (B, T, T): rows sum to 1, padding has weight 0."""
-        q, k = self.W_q(x), self.W_k(x)
-        bias = q.new_zeros(x.shape[0], 1, x.shape[1])  # (B, 1, T), the same for every query
+        """Return softmax(Q Kᵀ / √d): x (B, T, d), mask (B, T) or None -> (B, T, T).
+
+        Each row sums to 1. Padding has weight 0.
+        """
+        q, k = self.W_q(x), self.W_k(x)  # (B, T, d)
+        bias = q.new_zeros(x.shape[0], 1, x.shape[1])  # (B, 1, T), added to the scores of every query
         if mask is not None:
-            # So low that the softmax gives exactly 0, yet finite: a row of nothing but padding must not become NaN.
+            # Low enough that the softmax gives exactly 0. Not -inf: a row with nothing but padding must not become NaN.
             bias = bias.masked_fill(~mask.unsqueeze(1), torch.finfo(q.dtype).min / 2)
-        # bias + Q Kᵀ / √d in one pass over the (B, T, T) scores, which are most of the layer's memory traffic
-        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=1 / math.sqrt(x.shape[2]))
+        # The formula is
+        #     scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(d) + bias
+        # baddbmm computes it in one pass over the (B, T, T) scores, which cause most of the layer's memory traffic.
+        d = x.shape[2]
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=1 / math.sqrt(d))
         return F.softmax(scores, dim=2)
 
 
@@ -50,10 +59,10 @@ class MyLayerNorm(nn.Module):
 
         y = gamma ⊙ (x - mean) / √(var + 1e-8) + beta
 
-    with the mean and the biased variance of a sample's T·d elements; only its real tokens count if there is a mask.
+    mean and var are the mean and the biased variance of the T·d elements of a sample. Padding does not count.
 
     Args:
-        input_dim: (T, d), the shape of the longest sample, of `gamma` and of `beta`.
+        input_dim: (T, d), the shape of `gamma` and `beta`, where T is the length of the longest sample.
     """
 
     def __init__(self, input_dim):
@@ -63,14 +72,17 @@ class MyLayerNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(input_dim))
 
     def forward(self, x, mask=None):
-        """x (B, T, d), mask (B, T) or None -> (B, T, d); T may be shorter than that of `input_dim`, never longer."""
+        """Normalise each sample: x (B, T, d), mask (B, T) or None -> (B, T, d).
+
+        T may be shorter than in `input_dim`, but not longer. The output at padding positions is undefined.
+        """
         T, d = x.shape[1:]
         if mask is None:
             mask = x.new_ones(x.shape[:2], dtype=torch.bool)
-        real = mask.unsqueeze(2)  # (B, T, 1)
-        n = d * real.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1, 1), elements that count
-        mean = (x * real).sum(dim=(1, 2), keepdim=True) / n  # (B, 1, 1)
-        centred = (x - mean) * real  # (B, T, d)
+        is_token = mask.unsqueeze(2)  # (B, T, 1)
+        n = d * is_token.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1, 1), number of elements that count
+        mean = (x * is_token).sum(dim=(1, 2), keepdim=True) / n  # (B, 1, 1)
+        centred = (x - mean) * is_token  # (B, T, d), 0 for padding
         var = centred.square().sum(dim=(1, 2), keepdim=True) / n  # (B, 1, 1)
         return self.gamma[:T] * centred / torch.sqrt(var + self.eps) + self.beta[:T]
 
@@ -83,8 +95,8 @@ class MyTransformerBlock(nn.Module):
 
     Args:
         max_len: T of the longest review.
-        input_dim: d; both linear layers go from d to d.
-        dropout: probability with which a feature of the attention's output is dropped in training.
+        input_dim: d. Both linear layers go from d to d features.
+        dropout: dropout of the attention's output.
     """
 
     def __init__(self, max_len, input_dim, dropout=0.1):
@@ -97,51 +109,52 @@ class MyTransformerBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, mask=None):
-        """x (B, T, d), mask (B, T) or None -> (B, T, d)."""
+        """Apply the block: x (B, T, d), mask (B, T) or None -> (B, T, d)."""
         x = self.norm1(self.dropout(self.attention(x, mask)) + x, mask)
         return self.norm2(self.fc2(F.relu(self.fc1(x))) + x, mask)
 
 
 class MyTransformer(nn.Module):
-    """Word vectors, blocks, the mean over the tokens, and one linear layer to a logit: positive if above 0.
+    """Classify reviews: word vectors, transformer blocks, the mean over the tokens, and one linear layer to a logit.
 
-    Padding is never seen: a review has the same logit whatever it is padded to and whoever shares its batch.
+    A positive logit means a positive review. Padding is masked everywhere: the logit of a review does not depend on how
+    far the review is padded, nor on the other reviews of its batch.
 
     Args:
         vocab: a `torchtext.vocab.Vocab` with `.vectors` (V, d) and a "<pad>" token.
         max_len: T of the longest review that the network takes.
-        num_of_blocks: how many blocks stand one after the other.
-        dropout: the blocks' dropout.
-        freeze: whether the word vectors stay as they are in training.
-        channels: C, how many numbers go with each token beside its word vector (a bonus; the exercise has none).
-        input_dropout: probability with which a feature of a word vector is dropped in training.
-        regions: a module from ids (B, T) to (B, T, d), which are added to the word vectors (a bonus).
+        num_of_blocks: number of transformer blocks.
+        dropout: dropout of the blocks.
+        freeze: whether the word vectors stay fixed in training.
+        input_dim: features of a token that the blocks read. The default is d.
     """
 
-    def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False, channels=0, input_dropout=0.0,
-                 regions=None):
+    def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False, input_dim=None):
         super().__init__()
         self.max_len = max_len
         self.pad_id = vocab.stoi["<pad>"]
         self.embedding = nn.Embedding.from_pretrained(vocab.vectors.clone(), freeze=freeze, padding_idx=self.pad_id)
-        self.input_dropout = nn.Dropout(input_dropout)
-        self.regions = regions
-        d = self.embedding.embedding_dim + channels
-        self.blocks = nn.ModuleList(MyTransformerBlock(max_len, d, dropout) for _ in range(num_of_blocks))
-        self.fc = nn.Linear(d, 1)
+        input_dim = input_dim or self.embedding.embedding_dim
+        self.blocks = nn.ModuleList(MyTransformerBlock(max_len, input_dim, dropout) for _ in range(num_of_blocks))
+        self.fc = nn.Linear(input_dim, 1)
 
-    def forward(self, ids, channels=None):
-        """ids (B, T), channels (B, T, C) if any -> logits (B, 1). Raises ValueError if T is longer than `max_len`."""
+    def embed(self, ids):
+        """Return what the first block reads: ids (B, T) -> (B, T, d)."""
+        return self.embedding(ids)
+
+    def forward(self, ids, *inputs):
+        """Return the logits of reviews: ids (B, T), and further inputs of `embed`, if any -> (B, 1).
+
+        Raises:
+            ValueError: T is longer than `max_len`.
+        """
         if ids.shape[1] > self.max_len:
             raise ValueError(f"the batch has {ids.shape[1]} tokens a review; the network takes at most {self.max_len}")
-        mask = ids != self.pad_id  # (B, T)
-        x = self.input_dropout(self.embedding(ids))  # (B, T, d)
-        if self.regions is not None:
-            x = x + self.regions(ids)
-        if channels is not None:
-            x = torch.cat([x, channels], dim=2)  # (B, T, d), d now counts the channels
+        mask = ids != self.pad_id  # (B, T), True for tokens
+        x = self.embed(ids, *inputs)  # (B, T, d)
         for block in self.blocks:
             x = block(x, mask)
-        real = mask.unsqueeze(2)  # (B, T, 1)
-        mean = (x * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)  # (B, d)
+        is_token = mask.unsqueeze(2)  # (B, T, 1)
+        num_tokens = is_token.sum(dim=1).clamp(min=1)  # (B, 1)
+        mean = (x * is_token).sum(dim=1) / num_tokens  # (B, d)
         return self.fc(mean)

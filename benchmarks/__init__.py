@@ -1,3 +1,3 @@
-"""One script a question, see README.md."""
+"""Benchmarks: one script for each question; README.md lists them."""
 
-import helpers.runtime  # noqa: F401  before any of them imports torch, whose threads it tells how to wait
+import helpers.runtime  # noqa: F401  before torch, which reads the environment when it is imported

@@ -1,81 +1,65 @@
-"""Training beside busy processes and on a quiet machine, with and without the `GOMP_SPINCOUNT` of helpers/runtime.py.
+"""Time a run on the sample, on an idle and on a busy machine, with our `GOMP_SPINCOUNT` and with the default.
 
-    python -m benchmarks.busy --data-dir .data        about 6 minutes on 2 cores that have nothing else to do
+    python -m benchmarks.busy        about 5 minutes on 2 cores that are otherwise idle
 
-Each time is that of a new process: a whole run on the sample from the start of the process and with an empty cache, and
-the first tenth of an epoch of the required setting. Runs with and without take turns on the quiet machine. "Without" is
-how torch's threads wait unless told otherwise, 300,000 turns. Beside two processes that use a core each such a run is
-stopped after two minutes, and then stands in the table with 120 seconds.
+`helpers/runtime.py` sets GOMP_SPINCOUNT, how long a waiting thread of torch spins before it sleeps. Each run is
+a new process with an empty cache. Runs with both values take turns. On the busy machine, two other processes use a core
+each.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 
-from benchmarks.common import FIRST_STEPS, ROOT, data_parser, print_table, write_result
-from helpers.cli import run_command
+from benchmarks.common import ROOT, print_table, seconds_of, write_result
+from helpers.cli import Parser, run_command
 
-SAMPLE, TENTH = "sample run", "tenth of epoch"
-FIRST_TENTH = """
-import time
-count = lambda loader: len(loader) // 10
-seconds = lambda started: [time.perf_counter() - started]
-""" + FIRST_STEPS
-UNTOLD = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-# libgomp's own number of turns, given as a user would, so that helpers/runtime.py lets it stand
-ENVIRONMENTS = {"with": UNTOLD, "without": UNTOLD | {"GOMP_SPINCOUNT": "300000"}}
-LIMIT = 120  # seconds for a run without, beside busy processes
+UNSET = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+# 300,000 is the default of libgomp. Since the user sets it here, helpers/runtime.py does not change it.
+ENVIRONMENTS = {"ours": UNSET, "default": UNSET | {"GOMP_SPINCOUNT": "300000"}}
+LIMIT = 120  # seconds; a run that takes longer is stopped and counts as this long
 
 
-def seconds(what, wait, data_dir, limit=None):
-    """Return the seconds that SAMPLE or TENTH takes in a process of its own, `limit` if it is stopped after as many."""
+def run_sample(environment):
+    """Train on the sample in a new process."""
     with tempfile.TemporaryDirectory() as folder:
-        options = {SAMPLE: ["sentiment_analysis.py", "--sample", "--cache-dir", folder],
-                   TENTH: ["-c", FIRST_TENTH, "--data-dir", data_dir]}[what]
-        started = time.perf_counter()
+        command = [sys.executable, "sentiment_analysis.py", "--sample", "--cache-dir", folder, "--runs-dir", folder]
         try:
-            output = subprocess.run([sys.executable, *options, "--runs-dir", folder], cwd=ROOT, env=ENVIRONMENTS[wait],
-                                    check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                                    timeout=limit).stdout
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            return float(limit)
-        return time.perf_counter() - started if what == SAMPLE else float(output.split()[-1])
+            print(f"stopped after {LIMIT} s")
+
+
+def time_runs(number):
+    """Return the seconds of so many runs with each value: a dict of two lists."""
+    seconds = {"ours": [], "default": []}
+    for i in range(number):
+        for name in sorted(seconds, reverse=i % 2):  # which one is first changes
+            seconds[name].append(seconds_of(run_sample, ENVIRONMENTS[name]))
+    return seconds
 
 
 def main():
-    parser = data_parser(__doc__)
-    parser.add_argument("--pairs", type=int, default=7, help="of runs on the quiet machine (default: %(default)s)")
+    parser = Parser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=5, help="runs of each kind (default: %(default)s)")
     args = parser.parse_args()
-    data_dir, load = os.path.abspath(args.data_dir), os.getloadavg()[0]
-    seconds(TENTH, "with", data_dir)  # fills the cache
-
-    runs = {("quiet", what): {"with": [], "without": []} for what in (SAMPLE, TENTH)}
-    for what in (SAMPLE, TENTH):
-        for pair in range(args.pairs):
-            for wait in sorted(ENVIRONMENTS, reverse=pair % 2):
-                runs["quiet", what][wait].append(seconds(what, wait, data_dir))
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    load = os.getloadavg()[0]
+    idle = time_runs(args.runs)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        for what in (SAMPLE, TENTH):
-            runs["busy", what] = {"with": [seconds(what, "with", data_dir) for _ in range(2)],
-                                  "without": [seconds(what, "without", data_dir, LIMIT)]}
+        busy = time_runs(args.runs)
     finally:
-        for process in busy:
+        for process in others:
             process.kill()
-
     rows = []
-    for (machine, what), taken in runs.items():
-        row = {"machine": machine, "what": what} | {f"{wait}, s": float(np.median(taken[wait])) for wait in taken}
-        pairs = [a / b for a, b in zip(taken["with"], taken["without"], strict=False)]
-        quiet = float(np.median(runs["quiet", what]["with"]))
-        rows.append(row | {"with / without": float(np.median(pairs)), "with / quiet": row["with, s"] / quiet})
+    for machine, seconds in (("idle", idle), ("busy", busy)):
+        ours, default = float(np.median(seconds["ours"])), float(np.median(seconds["default"]))
+        rows.append({"machine": machine, "ours, s": ours, "default, s": default, "ours / default": ours / default})
     print_table(rows)
-    write_result("busy", {"rows": rows, "load_before": load, "runs": [
-        {"machine": machine, "what": what} | taken for (machine, what), taken in runs.items()]})
+    write_result("busy", {"rows": rows, "load_before": load, "runs": {"idle": idle, "busy": busy}})
 
 
 if __name__ == "__main__":

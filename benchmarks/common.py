@@ -1,7 +1,8 @@
-"""What benchmarks have in common: the option for the data; one table printed, one JSON with the machine written."""
+"""Code shared by the benchmarks: options, tables, timing, and results as JSON with the machine that made them."""
 
 import json
 import platform
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +11,29 @@ import torch
 from helpers.cli import Parser
 from helpers.files import write_text
 
-# Code for a process of its own: train, say what `seconds(started)` gives after `count(loader)` steps, and stop.
-FIRST_STEPS = """
-import sentiment_analysis
-train_epoch = sentiment_analysis.train_epoch
-def first_steps(model, loader, optimizer, *rest):
-    step, left, started = optimizer.step, count(loader), time.perf_counter()
-    def counted():
-        nonlocal left
-        step()
-        left -= 1
-        if not left:
-            print("seconds", *seconds(started))
-            raise SystemExit
-    optimizer.step = counted
-    train_epoch(model, loader, optimizer, *rest)
-sentiment_analysis.train_epoch = first_steps
-sentiment_analysis.main()
-"""
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "report" / "results"
 
 
-def data_parser(doc):
-    """Return a parser with `--data-dir`; `doc` is the benchmark's docstring."""
+def data_parser(doc, cache=True):
+    """Return a parser with `--data-dir` and, if `cache` is true, `--cache-dir`; `doc` is the docstring of a script."""
     parser = Parser(description=doc.partition("\n")[0])
     parser.add_argument("--data-dir", default=".data", help="folder with the IMDB reviews (default: %(default)s)")
+    if cache:
+        parser.add_argument("--cache-dir", default=".cache", help="folder for cached results (default: %(default)s)")
     return parser
+
+
+def run_folder(runs_dir, preset, seed):
+    """Return the folder of the run of a preset with a seed, as `benchmarks.seeds` names it."""
+    return Path(runs_dir, f"{preset}-{seed}")
+
+
+def seconds_of(function, *args):
+    """Return the wall-clock seconds that `function(*args)` takes."""
+    started = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - started
 
 
 def print_table(rows, header=True):
@@ -44,8 +41,11 @@ def print_table(rows, header=True):
     if header:
         print("  ".join(f"{key:>13}" for key in rows[0]), flush=True)
     for row in rows:
-        cells = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
-        print("  ".join(f"{cell:>{max(13, len(key))}}" for key, cell in zip(row, cells, strict=True)), flush=True)
+        cells = []
+        for key, value in row.items():
+            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+            cells.append(text.rjust(max(13, len(key))))
+        print("  ".join(cells), flush=True)
 
 
 def write_result(name, result):
@@ -56,12 +56,15 @@ def write_result(name, result):
 
 
 def mean_and_sd(values):
-    """Return mean and standard deviation (of a sample, None for a single value) of some values."""
+    """Return the mean and the standard deviation of a sample; the deviation of a single value is None."""
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def cpu_name():
-    """Return the processor's name where the system tells it."""
+    """Return the name of the processor, or "CPU" if the system does not know it."""
     info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or "CPU"
+    lines = info.read_text().splitlines() if info.exists() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "CPU"

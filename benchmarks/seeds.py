@@ -1,21 +1,20 @@
-"""A preset trained with the seeds 42, 43 and 44: mean and deviation of its test accuracy.
+"""Train a preset with the seeds 42, 43 and 44: mean and standard deviation of the test accuracy.
 
     python -m benchmarks.seeds --preset required --data-dir .data       about 10 minutes on 2 cores
-    python -m benchmarks.seeds --preset bonus --data-dir .data
-    python -m benchmarks.seeds --preset bonus-unsup --data-dir .data
+    python -m benchmarks.seeds --preset bonus --data-dir .data          about an hour
+    python -m benchmarks.seeds --preset bonus-unsup --data-dir .data    about two hours
 
-Runs go to `runs/PRESET-SEED/`; one that is there already is taken as it is. The loss plot of seed 42 becomes a figure.
+Runs are in `runs/PRESET-SEED/`. Runs that are already there are not trained again.
 """
 
 import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import RESULTS, ROOT, data_parser, mean_and_sd, print_table, write_result
+from benchmarks.common import RESULTS, ROOT, data_parser, mean_and_sd, print_table, run_folder, write_result
 from helpers.cli import run_command
 
 SEEDS = (42, 43, 44)
@@ -23,32 +22,40 @@ FILES = {"required": ("baseline", "loss"), "bonus": ("bonus", "loss_bonus"),
          "bonus-unsup": ("bonus_unsup", "loss_bonus_unsup")}  # preset: result, figure
 
 
+def run_seed(seed, args):
+    """Return the metrics of the run with that seed, which is trained if it is missing."""
+    folder = run_folder(args.runs_dir, args.preset, seed)
+    if not (folder / "metrics.json").exists():
+        command = [sys.executable, ROOT / "sentiment_analysis.py", "--preset", args.preset, "--seed", str(seed)]
+        places = ["--name", folder.name, "--runs-dir", args.runs_dir, "--data-dir", args.data_dir]
+        subprocess.run([*command, *places, "--cache-dir", args.cache_dir], check=True)
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def summarize(run):
+    """Return the row of a run for the printed table."""
+    seconds = [epoch["seconds"] for epoch in run["epochs"]]
+    return {"seed": run["seed"], "test accuracy, %": 100 * run["test"]["accuracy"],
+            "valid accuracy, %": 100 * run["epochs"][-1]["valid_accuracy"],
+            "s per epoch": float(np.median(seconds)), "s in total": run["seconds"]}
+
+
 def main():
     parser = data_parser(__doc__)
     parser.add_argument("--preset", choices=FILES, default="required")
-    parser.add_argument("--runs-dir", default="runs")
+    parser.add_argument("--runs-dir", default="runs", help="folder for the runs (default: %(default)s)")
     args = parser.parse_args()
-    result, figure = FILES[args.preset]
-    runs = []
-    for seed in SEEDS:
-        folder = Path(args.runs_dir, f"{args.preset}-{seed}")
-        if not (folder / "metrics.json").exists():
-            command = [sys.executable, ROOT / "sentiment_analysis.py", "--preset", args.preset, "--seed", str(seed)]
-            places = ["--name", folder.name, "--runs-dir", args.runs_dir, "--data-dir", args.data_dir]
-            subprocess.run(command + places, check=True)
-        runs.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-    print_table([{"seed": run["seed"], "test accuracy, %": 100 * run["test"]["accuracy"],
-                  "valid accuracy, %": 100 * run["epochs"][-1]["valid_accuracy"],
-                  "s an epoch": float(np.median([epoch["seconds"] for epoch in run["epochs"]])),
-                  "s in all": run["seconds"]} for run in runs])
+    runs = [run_seed(seed, args) for seed in SEEDS]
+    print_table([summarize(run) for run in runs])
     accuracy = mean_and_sd([run["test"]["accuracy"] for run in runs])
     print(f"test accuracy {accuracy['mean']:.2%} ± {accuracy['sd']:.2%}")
+    result, figure = FILES[args.preset]
     write_result(result, {
         "runs": runs, "test_accuracy": accuracy,
         "accuracy_without_duplicates": mean_and_sd([run["test"]["accuracy_without_duplicates"] for run in runs]),
         "seconds": mean_and_sd([run["seconds"] for run in runs])})
-    first = Path(args.runs_dir, f"{args.preset}-{SEEDS[0]}")
-    shutil.copyfile(first / "loss.png", RESULTS.parent / "figures" / f"{figure}.png")
+    plot = run_folder(args.runs_dir, args.preset, SEEDS[0]) / "loss.png"
+    shutil.copyfile(plot, RESULTS.parent / "figures" / f"{figure}.png")
 
 
 if __name__ == "__main__":

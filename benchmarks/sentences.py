@@ -1,26 +1,26 @@
-"""How well networks trained on whole reviews judge single sentences that nobody here wrote.
+"""Measure how well networks that were trained on whole reviews classify single sentences from another source.
 
-    python -m benchmarks.sentences --pos FILE --neg FILE        after `benchmarks.seeds` of all presets
+    python -m benchmarks.sentences --pos FILE --neg FILE        minutes; after `benchmarks.seeds` for all presets
 
-The sentences, one a line, are from the sentence polarity data set v1.0 (Pang & Lee 2005, "Seeing stars"). Nothing is
-trained on them, and no setting is chosen on them.
+The files hold one sentence a line. Ours are from the sentence polarity dataset v1.0 (Pang & Lee 2005, "Seeing stars").
+Nothing is trained on them, and no setting is chosen by them.
 """
 
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import mean_and_sd, print_table, write_result
+from benchmarks.common import mean_and_sd, print_table, run_folder, write_result
 from benchmarks.seeds import FILES, SEEDS
-from helpers.calibration import calibration_error
 from helpers.cli import Parser, UserError, run_command
-from helpers.predictor import Predictor, as_reviews
+from helpers.inference.calibration import calibration_error
+from helpers.inference.predictor import Predictor, as_reviews
 
-SURE = 0.95  # probability from which an answer counts as sure
+SURE = 0.95  # probability above which a network is sure
 
 
 def read_sentences(path):
-    """Return the lines of a file that are not blank; it is UTF-8, or Latin-1 as its authors distribute it."""
+    """Return the non-blank lines of a file in UTF-8, or in Latin-1, the encoding of the original files."""
     content = Path(path).read_bytes()
     try:
         text = content.decode("utf-8")
@@ -32,13 +32,19 @@ def read_sentences(path):
     return sentences
 
 
-def judge(predictor, reviews, labels):
-    """Return accuracy, calibration error and the share that is wrong at over 95 % on `reviews.Reviews`."""
+def measure(predictor, reviews, labels):
+    """Return accuracy, calibration error, and the share that is wrong with a probability of over 95 %.
+
+    Args:
+        predictor: a `Predictor`.
+        reviews: the sentences, a `reviews.Reviews`.
+        labels: (sentences,) 0 or 1.
+    """
     logits = predictor.logits(reviews)
-    is_right = (logits > 0) == labels.bool()
+    is_correct = (logits > 0) == labels.bool()
     is_sure = torch.sigmoid(logits.abs()) > SURE
-    return {"accuracy": is_right.float().mean().item(), "calibration_error": calibration_error(logits, labels),
-            "wrong_at_95": (is_sure & ~is_right).float().mean().item()}
+    return {"accuracy": is_correct.float().mean().item(), "calibration_error": calibration_error(logits, labels),
+            "wrong_at_95": (is_sure & ~is_correct).float().mean().item()}
 
 
 def main():
@@ -52,13 +58,15 @@ def main():
     reviews = as_reviews(positive + negative)
     rows, means = [], []
     for preset in FILES:
-        of_preset = []
+        metrics = []
         for seed in SEEDS:
-            predictor = Predictor.load(Path(args.runs_dir, f"{preset}-{seed}", "model.pt"))
-            of_preset.append(judge(predictor, reviews, labels))
-            rows.append({"preset": preset, "seed": seed} | of_preset[-1])
-        summary = {name: mean_and_sd([row[name] for row in of_preset]) for name in of_preset[0]}
-        means.append({"preset": preset} | summary)
+            predictor = Predictor.load(run_folder(args.runs_dir, preset, seed) / "model.pt")
+            metrics.append(measure(predictor, reviews, labels))
+            rows.append({"preset": preset, "seed": seed} | metrics[-1])
+        mean = {"preset": preset}
+        for name in metrics[0]:
+            mean[name] = mean_and_sd([one[name] for one in metrics])
+        means.append(mean)
     print_table(rows)
     write_result("sentences", {"number": len(labels), "rows": rows, "means": means})
 

@@ -1,1 +1,1 @@
-"""What stands beside the three scripts."""
+"""Modules used by the scripts."""

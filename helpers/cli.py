@@ -1,4 +1,4 @@
-"""The command line: one sentence and an exit code for what goes wrong, and types of numbers."""
+"""The command line: options, exit codes, and one sentence for each error."""
 
 import argparse
 import contextlib
@@ -8,15 +8,15 @@ from dataclasses import field, fields
 
 
 class UserError(Exception):
-    """An error that the user can mend: the message is one sentence saying what was wrong and what to do."""
+    """An error that the user can fix. The message is one sentence: what is wrong and what to do."""
 
 
 class Unreachable(UserError):
-    """A server did not answer, so a file is unavailable for now."""
+    """A server did not answer, so a file is not available now."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse` parser that raises UserError where argparse would print its usage and exit."""
+    """An `argparse` parser that raises UserError instead of printing its usage and exiting."""
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind, low, high=float("inf")):
-    """Return an `argparse` type: a number of that kind, at least `low` and below `high`."""
+    """Return an `argparse` type for numbers of a kind, int or float, that are at least `low` and below `high`."""
     def convert(text):
         value = kind(text)
         if not low <= value < high:
@@ -38,59 +38,77 @@ def number(kind, low, high=float("inf")):
 
 def add_data_options(parser):
     """Add the options of the commands that read reviews and run a network."""
-    parser.add_argument("--data-dir", help="folder with the IMDB archive, or with it extracted (default: .data, to "
-                        "which the archive is downloaded)")
-    parser.add_argument("--cache-dir", default=".cache", help="folder for what need not be computed twice (default: "
-                        "%(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the network runs "
-                        "(default: %(default)s)")
+    parser.add_argument("--data-dir", help="path to the IMDB archive, to its folder, or to the extracted data "
+                        "(default: .data, where the archive is downloaded)")
+    parser.add_argument("--cache-dir", default=".cache", help="folder for cached results (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
+                        help="device of the network (default: %(default)s)")
 
 
 def setting(default, description, **options):
-    """Return a field of a dataclass of settings; with `options` for argparse it can be set on the command line."""
+    """Return a field of a settings dataclass.
+
+    Args:
+        default: the default value.
+        description: the text for `--help`.
+        options: arguments of `add_argument`. Without any, the field cannot be set on the command line.
+    """
     return field(default=default, metadata={"help": f"{description} (default: {default})", "options": options})
 
 
 def parse_with_settings(parser, argv, settings):
-    """Return the options of a command line, and a dict of those that are fields of a dataclass and were given."""
+    """Add the fields of a settings dataclass to a parser, and parse a command line.
+
+    Returns:
+        all options (a namespace), and the settings that were given (a dict from field to value).
+    """
     for one in fields(settings):
         if one.metadata["options"]:
             parser.add_argument("--" + one.name.replace("_", "-"), default=argparse.SUPPRESS, help=one.metadata["help"],
                                 **one.metadata["options"])
     args = parser.parse_args(argv)
-    return args, {one.name: getattr(args, one.name) for one in fields(settings) if one.name in args}
+    given = {one.name: getattr(args, one.name) for one in fields(settings) if one.name in args}
+    return args, given
 
 
 def note(message):
-    """Print a note to standard error; standard output is for answers."""
+    """Print a note to standard error. Standard output is for results."""
     print(f"note: {message}", file=sys.stderr)
 
 
 def run_command(main):
-    """Call `main()` and end the process.
+    """Call `main()` and end the process if it fails.
 
-    The exit code is 0 if all went well, 2 after one sentence, 130 after Ctrl-C, and 141, without a word, if the reader
-    of the output went away, as `head` does.
+    The exit code is 0 after success, 2 after an error, and 130 after Ctrl-C. It is 141, without a message, if the
+    reader of the output stops early, as `head` does.
     """
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell: prints would go astray, and files take its number
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # a notebook's
-            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
-    message, code = None, 2
+    prepare_streams()
     try:
         main()
         sys.stdout.flush()
-        return
     except UserError as error:
-        message = error
+        stop(error, 2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
         sys.exit(141)
-    except OSError as error:  # a full disk, a folder that may not be written
-        message = f"{error.filename or 'a file'}: {error.strerror or error}; mend that and run again."
+    except OSError as error:  # for example a full disk, or a folder without write permission
+        action = f"open {error.filename}" if error.filename else "read or write a file"
+        stop(f"cannot {action}: {error.strerror or error}.", 2)
     except KeyboardInterrupt:
-        message, code = "stopped by Ctrl-C; nothing was left half-written.", 130
+        stop("stopped by Ctrl-C; no file was left half-written.", 130)
+
+
+def prepare_streams():
+    """Make the standard streams safe to use, whatever the shell did to them."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell; the next file to be opened would get its number
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a notebook's streams have no `reconfigure`
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
+
+
+def stop(message, code):
+    """Print an error to standard error and end the process."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

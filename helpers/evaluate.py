@@ -1,74 +1,90 @@
-"""The metrics of a run, computed, printed and drawn; the command `evaluate`, which prints them once more.
+"""Compute and print the metrics of a run; the command `evaluate` prints those of a finished run.
 
     python sentiment_analysis.py evaluate --run runs/required
 """
 
 if __name__ == "__main__":
-    raise SystemExit("error: this file is not run; the command is: python sentiment_analysis.py evaluate")
+    raise SystemExit("error: this file is not a script; run python sentiment_analysis.py evaluate")
 
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from helpers.archive import SAMPLE_DIR, expected_digest, find_source
-from helpers.batches import BucketLoader, predict_logits
 from helpers.cli import Parser, add_data_options
-from helpers.files import whole_file
-from helpers.predictor import Predictor
-from helpers.reviews import keep, load_reviews
+from helpers.data.archive import SAMPLE_DIR, SAMPLE_NOTICE, expected_digest, find_source
+from helpers.data.batches import BucketLoader, predict_logits
+from helpers.data.reviews import load_reviews, select
+from helpers.inference.predictor import Predictor
 from helpers.runtime import choose_device
 
 
 def compute_metrics(logits, labels):
-    """Return loss, accuracy and confusion matrix (rows: true negative, positive; columns: predicted)."""
+    """Return loss, accuracy and confusion matrix: logits, labels (reviews,) -> dict.
+
+    The rows of the confusion matrix are the true labels, negative and positive; its columns are the predicted labels.
+    """
     loss = F.binary_cross_entropy_with_logits(logits, labels).item()
     confusion = torch.bincount(2 * labels.long() + (logits > 0), minlength=4).reshape(2, 2)
     return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
 
 
-def compute_test_metrics(predictor, test_set):
-    """Return `compute_metrics` on the test reviews, and how it changes without those that are among the training ones.
+def compute_test_metrics(predictor, test_set, logits):
+    """Return `compute_metrics` on the test reviews, the accuracy without duplicates, and the metrics on excerpts.
 
-    What is said of parts of the reviews uses calibrated logits, all else the network's own.
+    Duplicates are test reviews that are training or unlabelled reviews as well. The metrics on excerpts use calibrated
+    logits, all others those of the network.
+
+    Args:
+        predictor: a `Predictor`.
+        test_set: the test reviews, a `batches.ReviewSet`.
+        logits: the logits of the network for the test reviews, (reviews,).
     """
-    logits, new = predict_logits(predictor.model, BucketLoader(test_set), "test"), ~test_set.duplicate
+    is_new = ~test_set.duplicate
     reviews = test_set.reviews
-    return compute_metrics(logits, test_set.labels) | {
-        "duplicates": int(test_set.duplicate.sum()),
-        "accuracy_without_duplicates": compute_metrics(logits[new], test_set.labels[new])["accuracy"],
-        "parts": predictor.certainty(reviews, predictor.calibrated(logits, reviews))}
+    metrics = compute_metrics(logits, test_set.labels)
+    metrics["duplicates"] = int(test_set.duplicate.sum())
+    metrics["accuracy_without_duplicates"] = compute_metrics(logits[is_new], test_set.labels[is_new])["accuracy"]
+    metrics["excerpts"] = predictor.excerpt_metrics(reviews, predictor.calibrated(logits, reviews))
+    return metrics
+
+
+def print_epoch(epoch, metrics):
+    """Print one line for an epoch; `metrics` is an item of `metrics["epochs"]`."""
+    print(f"epoch {epoch:2d}  train loss {metrics['train_loss']:.4f}  valid loss {metrics['valid_loss']:.4f}  "
+          f"valid accuracy {metrics['valid_accuracy']:.2%}  {metrics['seconds']:6.1f} s  "
+          f"{metrics['tokens_per_second']:9,} tokens/s")
 
 
 def print_test(metrics, data):
-    """Print test metrics in three lines; `data` is "IMDB" or "SAMPLE"."""
-    (negative, false_positive), (false_negative, positive) = metrics["confusion"]
-    print(f"{data} test loss {metrics['loss']:.4f}  test accuracy {metrics['accuracy']:.2%}  "
-          f"({metrics['accuracy_without_duplicates']:.2%} without the {metrics['duplicates']} reviews that are in the "
-          "training part too)")
-    print(f"negative reviews: {negative:,} right, {false_positive:,} wrong; "
-          f"positive reviews: {positive:,} right, {false_negative:,} wrong")
-    names = {name: "whole reviews" if name == "all" else f"{name} tokens" for name in metrics["parts"]}
-    print("share right (calibration error) of parts of " + ", ".join(
-        f"{names[name]} {part['accuracy']:.1%} ({part['calibration_error']:.3f})"
-        for name, part in metrics["parts"].items()))
+    """Print test accuracy and confusion matrix; `data` is "IMDB" or "SAMPLE"."""
+    (true_negative, false_positive), (false_negative, true_positive) = metrics["confusion"]
+    print(f"{data} test accuracy {metrics['accuracy']:.2%}")
+    print("                  predicted negative  predicted positive")
+    print(f"negative reviews  {true_negative:18,}  {false_positive:18,}")
+    print(f"positive reviews  {false_negative:18,}  {true_positive:18,}")
 
 
-def plot_losses(metrics, path):
-    """Draw training and validation loss per epoch."""
-    import matplotlib.pyplot as plt  # here, because it takes half a second, and only training needs it
+def print_results(folder, metrics):
+    """Print accuracy, confusion matrix and where the files are; the last line names what replaced IMDB, if anything."""
+    print_test(metrics["test"], metrics["data"])
+    print(f"{metrics['seconds']:.0f} s; metrics.json, loss.png and model.pt are in {folder}")
+    if metrics["settings"]["handout_data"]:
+        print("Unlike the hand-out, this run pads each batch to its own longest review and masks the padding.")
+    if metrics["data"] == "SAMPLE":
+        print(SAMPLE_NOTICE)
 
-    epochs = range(1, len(metrics["epochs"]) + 1)
-    figure, axes = plt.subplots(figsize=(6, 3.75), layout="constrained")
-    axes.plot(epochs, [epoch["train_loss"] for epoch in metrics["epochs"]], "o-", label="training")
-    axes.plot(epochs, [epoch["valid_loss"] for epoch in metrics["epochs"]], "s--", label="validation")
-    axes.set(xlabel="epoch", ylabel="binary cross-entropy", xticks=epochs,
-             title=f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.2%}")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=200)
-    plt.close(figure)
+
+def print_details(metrics):
+    """Print test loss, the accuracy without duplicates, and accuracy and calibration error on excerpts."""
+    print(f"test loss {metrics['loss']:.4f}")
+    print(f"accuracy without the {metrics['duplicates']} test reviews that are training reviews too: "
+          f"{metrics['accuracy_without_duplicates']:.2%}")
+    columns = []
+    for length, excerpt in metrics["excerpts"].items():
+        what = "whole reviews" if length == "all" else f"{length} tokens"
+        columns.append(f"{what} {excerpt['accuracy']:.1%} ({excerpt['calibration_error']:.3f})")
+    print("accuracy (calibration error) on excerpts: " + ", ".join(columns))
 
 
 def main(argv):
@@ -78,6 +94,11 @@ def main(argv):
     args = parser.parse_args(argv)
     predictor = Predictor.load(Path(args.run, "model.pt"), choose_device(args.device))
     source = SAMPLE_DIR if predictor.data == "SAMPLE" else find_source(args.data_dir)
-    reviews = load_reviews(source, args.cache_dir, predictor.settings["ngrams"] == "unsup", expected_digest(source))
-    test_set = predictor.review_set(keep(reviews, reviews.test))
-    print_test(compute_test_metrics(predictor, test_set), predictor.data)
+    reviews = load_reviews(source, args.cache_dir, predictor.pipeline.parts, expected_digest(source))
+    test_set = predictor.pipeline.review_set(select(reviews, reviews.test), predictor.vocab, predictor.device)
+    logits = predict_logits(predictor.model, BucketLoader(test_set), "test")
+    metrics = compute_test_metrics(predictor, test_set, logits)
+    print_test(metrics, predictor.data)
+    print_details(metrics)
+    if predictor.data == "SAMPLE":
+        print(SAMPLE_NOTICE)

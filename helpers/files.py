@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and downloads that are verified."""
+"""Write files completely or not at all, cache arrays, and verify downloads."""
 
 import contextlib
 import hashlib
@@ -23,22 +23,23 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-HALF_WRITTEN = ".half-written-"  # begins the name of a file that has not taken its place yet
+HALF_WRITTEN = ".half-written-"  # the name of a temporary file starts with this
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Yield a temporary path beside `path`: it replaces `path` if the block ends well, and vanishes if not."""
+    """Yield a temporary path to write to. It replaces `path` if the block succeeds; otherwise it is deleted."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Same folder: os.replace is atomic within a disk. A name that no other process has, on whatever machine it runs.
+    # In the same folder, because os.replace is atomic only within a disk. The name is unique among all processes, even
+    # those of other machines that write to the same network disk.
     temporary = path.with_name(f"{HALF_WRITTEN}{uuid.uuid4().hex[:12]}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         if error.filename == str(temporary):
-            error.filename = str(path)  # the one that the user knows
+            error.filename = str(path)  # the name that the user knows
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -46,21 +47,14 @@ def whole_file(path):
 
 @contextlib.contextmanager
 def only_process(folder):
-    """Keep `folder` to this process, and clear away what a killed one left there half-written, and it if left empty.
+    """Let no other process write to `folder`, and delete temporary files that a killed process left there.
 
-    Raises UserError if another process holds it. The system frees it when the process ends, in whatever way.
+    The folder is created if it is missing, and removed at the end if it is empty. Raises UserError if another process
+    is writing to it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    handle = fcntl and os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            if fcntl:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing to {folder}; wait for it, or choose another name.") from error
-        except OSError:
-            pass  # some network disks know no locks
+    with locked(folder):
         for leftover in folder.glob(f"{HALF_WRITTEN}*"):
             leftover.unlink()
         try:
@@ -68,30 +62,56 @@ def only_process(folder):
         finally:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # fails, as it should, unless the folder is empty
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold a lock on `folder`. The system releases it when the process ends, even if the process is killed.
+
+    Raises UserError if another process holds the lock. Windows and some network disks have no such locks: there,
+    nothing is locked.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is writing to {folder}; wait for it, or choose another name.") from error
+        except OSError:
+            pass  # the disk does not support locks
+        yield
     finally:
-        if fcntl:
-            os.close(handle)
+        os.close(handle)
 
 
 def write_text(path, text):
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to `path`, completely or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def cached_arrays(cache_dir, name, key, names, make):
-    """Return the dict of numpy arrays `names` that `make()` gives, kept in `cache_dir` from the first call on.
+    """Return numpy arrays from a file in `cache_dir`. If it is missing or damaged, compute the arrays and write it.
 
-    The file is called after `name` and `key`, which is all that determines the arrays; a damaged one is made again.
+    Args:
+        cache_dir: the folder of the file.
+        name: the start of the file's name.
+        key: everything that the arrays depend on, as JSON types; its digest is part of the file's name.
+        names: names of the arrays.
+        make: a function that computes the arrays, a dict from `names`.
     """
-    path = Path(cache_dir, f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz")
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    path = Path(cache_dir, f"{name}-{digest}.npz")
     try:
-        with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array carries its checksum
-            return {name: arrays[name] for name in names}
+        with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array has a checksum
+            return {array: arrays[array] for array in names}
     except FileNotFoundError:
         pass
-    except Exception:  # a damaged file fails in a dozen ways, and all mean the same
-        print(f"{path} is damaged and is made again.", file=sys.stderr)
+    except Exception:  # a damaged file can fail in many ways
+        print(f"{path} is damaged; computing it again", file=sys.stderr)
     arrays = make()
     with whole_file(path) as temporary:
         np.savez(temporary, **arrays)
@@ -99,25 +119,26 @@ def cached_arrays(cache_dir, name, key, names, make):
 
 
 def write_torch(path, content):
-    """Write `content` with `torch.save`, whole or not at all."""
-    import torch  # here, because not every command that writes files needs it
+    """Write `content` with `torch.save`, completely or not at all."""
+    import torch  # here, because not every command that writes files needs torch
 
-    buffer = io.BytesIO()  # torch.save answers a full disk with a RuntimeError that does not say so
+    buffer = io.BytesIO()  # if the disk is full, torch.save raises a RuntimeError that does not say so
     torch.save(content, buffer)
     with whole_file(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def read_torch(path):
-    """Return what `write_torch` wrote, on the CPU, without executing code from the file.
+    """Return what `write_torch` wrote, on the CPU. No code from the file is executed.
 
-    Any error but FileNotFoundError means that the file is damaged or of another kind. torch compares no checksums, and
-    would take flipped bits for weights; nor does it mind a zip bomb.
+    Every error except FileNotFoundError means that the file is damaged or of another kind. torch itself verifies no
+    checksums, so it would load flipped bits as weights, and it does not limit the unpacked size.
     """
     import torch
 
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > Path(path).stat().st_size or archive.testzip():
+        unpacked_size = sum(member.file_size for member in archive.infolist())  # torch.save does not compress
+        if unpacked_size > Path(path).stat().st_size or archive.testzip():
             raise ValueError("the file is damaged")
     return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -130,31 +151,40 @@ def file_digest(path, algorithm="sha256"):
 
 @contextlib.contextmanager
 def open_url(url):
-    """Yield a server's answer. Raises Unreachable, a part of a sentence, if there is none, or if it breaks off."""
+    """Yield the answer of a server.
+
+    Raises Unreachable if the answer is missing or incomplete. Its message is the beginning of a sentence.
+    """
     try:
         with urllib.request.urlopen(url, timeout=20) as answer:
             yield answer
-    except (OSError, HTTPException, ValueError) as error:  # urllib's errors and time-outs are OSErrors
-        if getattr(error, "errno", None) is not None and not isinstance(error, (TimeoutError, ConnectionError)):
-            raise  # the disk, not the network
-        reason = " ".join(str(getattr(error, "reason", error)).split())
-        raise Unreachable(f"{url} cannot be reached ({reason})") from error
+    except (OSError, HTTPException, ValueError) as error:  # the errors of urllib and time-outs are OSErrors
+        is_network = isinstance(error, (TimeoutError, ConnectionError))
+        if getattr(error, "errno", None) is not None and not is_network:
+            raise  # an error of the disk
+        reason = str(getattr(error, "reason", error))
+        in_one_line = " ".join(reason.split())
+        raise Unreachable(f"{url} cannot be reached ({in_one_line})") from error
 
 
 def download(url, path, digest, algorithm="sha256"):
-    """Fetch `url` to `path` with a progress bar; the file is there afterwards only if its digest is the expected one.
+    """Download `url` to `path` with a progress bar. The file is written only if it has the expected digest.
 
-    Raises Unreachable if the server does not answer, UserError if it answers with something else than the file.
+    Raises Unreachable if the server does not answer, and UserError if it sends another file.
     """
     path = Path(path)
     try:
         with whole_file(path) as temporary:
-            with open_url(url) as answer, open(temporary, "wb") as file:
-                size = int(answer.headers.get("Content-Length") or 0) or None
-                with tqdm.wrapattr(answer, "read", total=size, desc=f"downloading {path.name}", leave=False) as stream:
-                    shutil.copyfileobj(stream, file, 1 << 20)
+            copy_url(url, temporary, f"downloading {path.name}")
             if file_digest(temporary, algorithm) != digest:
-                raise UserError(f"{url} answered with something else than the file that was asked for; "
-                                f"fetch it by hand and put it at {path}.")
+                raise UserError(f"{url} did not send the expected file; download it yourself and put it at {path}.")
     except Unreachable as error:
-        raise Unreachable(f"{error}; fetch it elsewhere and put it at {path}.") from error
+        raise Unreachable(f"{error}; download it on another machine and put it at {path}.") from error
+
+
+def copy_url(url, path, title):
+    """Copy what a server sends to `path`, with a progress bar."""
+    with open_url(url) as answer, open(path, "wb") as file:
+        size = int(answer.headers.get("Content-Length") or 0) or None
+        with tqdm.wrapattr(answer, "read", total=size, desc=title, leave=False) as stream:
+            shutil.copyfileobj(stream, file, 1 << 20)

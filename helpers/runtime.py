@@ -1,6 +1,6 @@
-"""What torch and the C library are told before work begins, and what a result says of the machine it was made on.
+"""Runtime settings for torch and the C library, and a description of the machine for the results.
 
-To be imported before torch, which reads the environment when it is imported.
+Import this module before torch, which reads the environment when it is imported.
 """
 
 import contextlib
@@ -11,36 +11,37 @@ from importlib.metadata import version
 
 from helpers.cli import UserError
 
-# torch's threads wait for each other by spinning. Where other work wants the cores, they keep it, and each other, from
-# running: after so many turns they sleep. A quiet machine loses nothing by 5,000; by 1,000 it lost a tenth.
+# A thread of torch that waits for another one runs an empty loop, which slows down other processes on the same core.
+# With this limit, it sleeps after 5,000 turns. Training on an idle machine is as fast as without a limit; a limit of
+# 1,000 turns makes it a tenth slower.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "5000"
 
 
 def keep_freed_memory():
-    """Let glibc keep freed memory: each training step needs the same blocks, and fresh ones from the system cost time.
+    """Tell glibc to keep freed memory, because each training step needs blocks of the same size again.
 
-    A quarter of a step's time on one core. Elsewhere than on Linux nothing is changed.
+    On one core, this saves a quarter of the time of a step. Without glibc, nothing changes.
     """
     with contextlib.suppress(AttributeError, OSError):
         set_option = ctypes.CDLL("libc.so.6").mallopt
-        set_option(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes: smaller blocks come from the heap ...
-        set_option(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD, bytes: ... which is not given back
+        set_option(-3, 1 << 30)  # M_MMAP_THRESHOLD in bytes: smaller blocks come from the heap
+        set_option(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD in bytes: the heap is not returned to the system
 
 
 def choose_device(name):
-    """Return the torch device of that name; "auto" takes CUDA if there is any. Raises UserError without it."""
-    import torch  # here and below, because this module comes first
+    """Return the torch device "cpu" or "cuda"; "auto" prefers CUDA. Raises UserError if CUDA is not available."""
+    import torch  # here and below, because this module must be imported before torch
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here; leave --device out, or choose a machine with a GPU.")
+        raise UserError("this machine has no CUDA device; leave out --device, or use a machine with a GPU.")
     return torch.device(name)
 
 
 def describe_machine(device):
-    """Return the device, the threads and the versions with which a result is made."""
+    """Return the device, the number of threads and the versions, as metadata for the results: a dict."""
     import torch
 
     return {"device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
@@ -49,5 +50,5 @@ def describe_machine(device):
 
 
 def versions_of(*packages):
-    """Return the versions of Python and of packages: dict from name to string."""
+    """Return the versions of Python and of packages: a dict from name to version."""
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -1,84 +1,112 @@
-"""Build the report: report/report.typ and report/results/*.json -> report/report.pdf, at most 6 pages.
+"""Build the report, a PDF of at most 6 pages.
 
-    python -m report.build
+    python -m report.build --runs runs --name "Ada Lovelace" --cse ada --id 123456789     runs/report.pdf
+    python -m report.build --notes-template > notes.md          a file for your own explanations: --notes notes.md
+    python -m report.build                                      report/report.pdf, the reference solution
 
-The same results give the same bytes. The PDF's keywords hold a digest of the template and the results, which tells
-whether it is up to date: file times do not survive a clone.
+The same runs and notes give the same bytes. The PDF's keywords hold a digest of everything that it shows.
 """
 
 import hashlib
 import io
 import json
-import tomllib
 from pathlib import Path
 
 import pypdf
 import typst
 
-from helpers.cli import UserError, run_command
+from helpers.cli import Parser, UserError, run_command
 from helpers.files import whole_file
+from report.content import draw_figures, reference_content, runs_content
+from report.fonts import needs_system_fonts
+from report.notes import make_template, plain, read_notes
 
-RESULTS = ["baseline", "analysis", "bonus", "bonus_unsup", "ablation", "tried", "certainty", "peer", "published",
-           "gpt2_sentences", "generation_speed"]
-AUTHOR = ["name", "cse", "id"]
+TEMPLATE = Path(__file__).with_name("report.typ")
+AUTHOR = {"name": "your name", "cse": "your cse username", "id": "your ID, digits only"}
 MAX_PAGES = 6
 
 
-def read_results(folder):
-    """Return what the report is drawn from: those of RESULTS that are in `folder`, as one JSON text."""
-    results = {}
-    for name in RESULTS:
-        path = Path(folder, f"{name}.json")
-        if path.exists():
-            try:
-                results[name] = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path} is damaged ({error}); make it again.") from error
-    return json.dumps(results)
+def digest(content):
+    """Return the SHA-256 of the template and the content, without the figures, which are drawn from the content."""
+    return hashlib.sha256(TEMPLATE.read_bytes() + json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_author(path):
-    """Return name, cse username and ID for the cover line."""
+def render(content, author=None, notes=None):
+    """Return the report as the bytes of a PDF.
+
+    Raises UserError if it has more than MAX_PAGES pages, or if a font is missing.
+
+    Args:
+        content: as `runs_content` or `reference_content` return it.
+        author: a dict with the keys of AUTHOR, or None for the reference solution.
+        notes: as `read_notes` returns them, or None.
+    """
+    notes = notes or {}
+    content = content | {"author": author, "notes": notes}
+    sentences = content["sentences"]["sentences"] if content["sentences"] else []
+    texts = {"the name": "".join((author or {}).values()), "the notes": plain(notes),
+             "the sentences": "".join(one["sentence"] for one in sentences)}
+    system_fonts = [needs_system_fonts(text, what) for what, text in texts.items()]
+    inputs = {"report": json.dumps(content), "figures": json.dumps(draw_figures(content)), "digest": digest(content)}
     try:
-        author = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return {key: author[key] for key in AUTHOR}
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} must give {', '.join(AUTHOR)}, each as key = \"text\" ({error}).") from error
-
-
-def digest(template, results):
-    """Return the SHA-256 of all that determines the report but the author."""
-    return hashlib.sha256(Path(template).read_bytes() + results.encode()).hexdigest()
-
-
-def render(template, results, author):
-    """Return the report as the bytes of a PDF; refuse (UserError) one of more than MAX_PAGES."""
-    inputs = {"results": results, "author": json.dumps(author), "digest": digest(template, results)}
-    try:
-        pdf = typst.compile(str(template), sys_inputs=inputs, ignore_system_fonts=True)
+        pdf = typst.compile(str(TEMPLATE), sys_inputs=inputs, ignore_system_fonts=not any(system_fonts))
     except typst.TypstError as error:
-        raise UserError(f"{template} cannot be set from these results ({str(error).splitlines()[0]}); is one of them "
-                        "of an older version of the program?") from error
-    pages = len(pypdf.PdfReader(io.BytesIO(pdf)).pages)
+        raise UserError(f"the report cannot be built from these results ({str(error).splitlines()[0]}); they may be of "
+                        "another version of the program.") from error
+    pages = count_pages(pdf)
     if pages > MAX_PAGES:
-        raise UserError(f"the report has {pages} pages and may have {MAX_PAGES}; shorten {template}.")
+        raise UserError(f"the report has {pages} pages and may have {MAX_PAGES}; shorten the notes, or write shorter "
+                        "sentences with --max-new-tokens.")
     return pdf
 
 
-def built_from(pdf):
-    """Return the `digest` that a PDF of this program was built from; None for any other file."""
+def count_pages(pdf):
+    """Return how many pages a PDF has. Raises UserError if it is not a PDF."""
     try:
-        return (pypdf.PdfReader(pdf).metadata or {}).get("/Keywords")
-    except (OSError, pypdf.errors.PyPdfError):
-        return None
+        return len(pypdf.PdfReader(io.BytesIO(pdf)).pages)
+    except Exception as error:  # pypdf's errors for damaged files are many
+        raise UserError("the report is not a PDF that can be read; export it again.") from error
+
+
+def add_report_options(parser):
+    """Add the options that say what is in the report and who wrote it."""
+    for name, description in AUTHOR.items():
+        parser.add_argument(f"--{name}", default="", help=description)
+    parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown file with your own explanations")
+    parser.add_argument("--allow-substitutes", action="store_true",
+                        help="accept results on the sample, and sentences of the project's own small GPT")
+
+
+def read_author(args):
+    """Return the author that the options name, without superfluous spaces."""
+    return {key: " ".join(getattr(args, key).split()) for key in AUTHOR}
+
+
+def runs_report(args, author):
+    """Return the report of the runs that the options name, as the bytes of a PDF."""
+    notes = read_notes(args.notes) if args.notes else None
+    return render(runs_content(args.runs, args.allow_substitutes), author, notes)
 
 
 def main():
-    folder = Path(__file__).parent
-    pdf = render(folder / "report.typ", read_results(folder / "results"), read_author(folder / "author.toml"))
-    with whole_file(folder / "report.pdf") as temporary:
+    parser = Parser(description="Build the report.")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder with your runs (default: build the reference "
+                        "report from report/results/)")
+    add_report_options(parser)
+    parser.add_argument("--notes-template", action="store_true", help="print an empty file of notes")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="PDF to write (default: report.pdf in the folder of "
+                        "the runs)")
+    args = parser.parse_args()
+    if args.notes_template:
+        print(make_template())
+        return
+    if args.runs:
+        pdf, path = runs_report(args, read_author(args)), args.out or args.runs / "report.pdf"
+    else:
+        pdf, path = render(reference_content()), args.out or TEMPLATE.with_suffix(".pdf")
+    with whole_file(path) as temporary:
         temporary.write_bytes(pdf)
-    print(f"report/report.pdf: {len(pypdf.PdfReader(io.BytesIO(pdf)).pages)} pages")
+    print(f"{path}: {count_pages(pdf)} pages")
 
 
 if __name__ == "__main__":

@@ -1,112 +1,151 @@
-"""Make the zip that is handed in: README, the product's .py files and the report, and nothing else.
+"""Make the zip to hand in: README, the program's .py files and the report.
 
-    python -m report.submission --name "Ada Lovelace" --cse ada --id 123456789      writes ex5_123456789.zip
-    make submission NAME="Ada Lovelace" CSE=ada ID=123456789                        the same
+    make submission NAME="Ada Lovelace" CSE=ada ID=123456789                        writes ex5_123456789.zip
+    python -m report.submission --name "Ada Lovelace" --cse ada --id 123456789      the same
 
-The report in it is report/report.pdf with the given name on its cover. It must be up to date: run `make report` after
-any change of the results, and read it. The same input gives the same bytes.
+The report is that of the runs in runs/, as `python -m report.build` builds it, or a PDF of your own (--report).
+The same input gives the same bytes.
 """
 
 import ast
 import io
+import re
 import sys
 import zipfile
 from pathlib import Path
 
 from helpers.cli import Parser, UserError, run_command
 from helpers.files import whole_file
-from report import build
+from report.build import MAX_PAGES, add_report_options, count_pages, read_author, runs_report
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {"numpy", "pandas", "matplotlib", "xgboost", "torch", "torchtext", "spacy", "tqdm", "sklearn"}
 FOR_GPT2 = {"mingpt", "transformers", "regex", "requests"}  # minGPT and what it needs
-ALSO_ALLOWED = {"generate_gpt2.py": FOR_GPT2, "helpers/gpt2.py": FOR_GPT2}
+README = """\
+Name: {name}
+CSE username: {cse}
+ID: {id}
+
+Install (Python 3.11 or newer):
+pip install {packages}
+
+Run:
+python sentiment_analysis.py                          download IMDB, train, and print the test accuracy
+python sentiment_analysis.py predict "A fine film."   classify a text with the newest run
+python generate_gpt2.py                               write sentences with GPT-2
+
+Files:
+{files}
+"""
 
 
 def product_files(root):
-    """Return the product: a dict from the name of each file, "helpers/cli.py" say, to its bytes."""
-    paths = [*root.glob("*.py"), *root.glob("helpers/*.py"), *root.glob("helpers/*.html")]
+    """Return the program: a dict from the name of each file, such as "helpers/cli.py", to its bytes."""
+    paths = [*root.glob("*.py"), *root.glob("helpers/**/*.py")]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
 def check_imports(product):
-    """Refuse a file that imports anything but the standard library, the product itself and what the exercise allows."""
-    allowed = ALLOWED | set(sys.stdlib_module_names) | {name.split("/")[0].removesuffix(".py") for name in product}
+    """Raise UserError if a file imports anything but the standard library, the program and what the exercise allows."""
+    own = {name.split("/")[0].removesuffix(".py") for name in product}
     for name, source in product.items():
-        if not name.endswith(".py"):
-            continue
-        try:
-            tree = ast.parse(source, name)
-        except (SyntaxError, ValueError) as error:
-            raise UserError(f"{name} is not Python ({error}); mend it.") from error
-        for node in ast.walk(tree):
-            modules = []
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                modules = ["." * node.level + (node.module or "")]
-            for module in modules:
-                if module.partition(".")[0] not in allowed | ALSO_ALLOWED.get(name, set()):
-                    raise UserError(f"{name}, line {node.lineno}, imports {module}, which the exercise does not "
-                                    "allow; do without it.")
+        allowed = ALLOWED | set(sys.stdlib_module_names) | own
+        if name == "generate_gpt2.py" or name.startswith("helpers/gpt2/"):
+            allowed |= FOR_GPT2
+        for line, module in find_imports(name, source):
+            if module.partition(".")[0] not in allowed:
+                raise UserError(f"{name}, line {line}, imports {module}, which the exercise does not allow; remove the "
+                                "import.")
 
 
-def make_report(root, author):
-    """Return the report with this author on its cover; refuse unless report/report.pdf shows the results of now."""
-    folder = root / "report"
-    template, results, pdf = folder / "report.typ", build.read_results(folder / "results"), folder / "report.pdf"
-    if not pdf.exists():
-        raise UserError(f"{pdf} is not there; run make report, and read it.")
-    if build.built_from(pdf) != build.digest(template, results):
-        raise UserError(f"{pdf} is older than its results or its text; run make report, and read it.")
-    return build.render(template, results, author)
+def find_imports(name, source):
+    """Yield the line and the module of each import. Raises UserError if a file is not Python."""
+    try:
+        tree = ast.parse(source, name)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{name} is not valid Python ({error}); correct it.") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
 
 
-def make_readme(author, product):
-    """Return who hands this in, and what each file is for: the first line of its docstring."""
-    lines = [author["name"], author["cse"], author["id"], ""]
+def make_readme(author, product, requirements):
+    """Return the README: who hands this in, what to install, how to run, and one line for each file."""
     width = 2 + max(map(len, product))
-    for name, source in product.items():
-        about = (ast.get_docstring(ast.parse(source)) or "") if name.endswith(".py") else "The page of an explanation."
-        first = about.partition("\n")[0]
-        lines.append(f"{name:<{width}}{first}".rstrip())
-    lines += [f"{'report.pdf':<{width}}The report.", "",
-              "python sentiment_analysis.py    trains and tests the transformer on IMDB",
-              "python generate_gpt2.py         writes sentences with GPT-2"]
-    return "\n".join(lines) + "\n"
+    lines = [f"{name:<{width}}{describe(source)}".rstrip() for name, source in product.items()]
+    lines.append(f"{'report.pdf':<{width}}The report.")
+    return README.format(**author, packages=read_packages(requirements), files="\n".join(lines))
 
 
-def make_zip(root, author):
-    """Return the bytes of the zip; entries carry no times, so that they depend on nothing but the input."""
+def describe(source):
+    """Return the first sentence of a module's docstring."""
+    paragraph = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0]
+    return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))[0]
+
+
+def read_packages(requirements):
+    """Return the packages in the text of a requirements file as arguments of pip, quoted for the shell."""
+    packages = []
+    for line in requirements.splitlines():
+        package = "".join(line.partition("#")[0].split())
+        if package:
+            packages.append(f'"{package}"' if re.search("[<>]", package) else package)
+    return " ".join(packages)
+
+
+def check_author(author):
+    """Raise UserError if something is missing, or if the ID is not made of digits."""
     missing = [key for key, value in author.items() if not value]
     if missing:
-        raise UserError(f"{', '.join(missing)} not given; name all of --name, --cse and --id "
-                        "(make: NAME=, CSE= and ID=).")
+        raise UserError(f"{', '.join(missing)} not given; give --name, --cse and --id (make: NAME=, CSE= and ID=).")
     if not author["id"].isdecimal() or not author["id"].isascii():
-        raise UserError(f"the ID is made of digits, and '{author['id']}' is not; give the right one with --id.")
+        raise UserError(f"the ID must consist of digits, but '{author['id']}' does not; correct --id.")
+
+
+def read_pdf(path):
+    """Return a PDF of the student's own. Raises UserError if it is missing, damaged or too long."""
+    if not path.is_file():
+        raise UserError(f"cannot find {path}; give the path of a PDF with --report.")
+    pdf = path.read_bytes()
+    pages = count_pages(pdf)
+    if pages > MAX_PAGES:
+        raise UserError(f"{path} has {pages} pages and may have {MAX_PAGES}; shorten it.")
+    return pdf
+
+
+def make_zip(root, author, pdf):
+    """Return the bytes of the zip. Entries have no times, so that they depend only on the input."""
     product = product_files(root)
     check_imports(product)
-    content = {"README": make_readme(author, product).encode(), **product, "report.pdf": make_report(root, author)}
+    readme = make_readme(author, product, (root / "requirements.txt").read_text(encoding="utf-8"))
+    content = {"README": readme.encode(), **product, "report.pdf": pdf}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in content.items():
-            info = zipfile.ZipInfo(name)  # of 1 January 1980
-            info.create_system, info.external_attr = 3, 0o644 << 16  # as on Unix, wherever it is made
+            info = zipfile.ZipInfo(name)  # with the date 1 January 1980
+            info.create_system, info.external_attr = 3, 0o644 << 16  # as on Unix, on every system
             archive.writestr(info, data)
     return buffer.getvalue()
 
 
 def main():
-    parser = Parser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--name", default="", help="your name")
-    parser.add_argument("--cse", default="", help="your cse username")
-    parser.add_argument("--id", default="", help="your ID, digits only")
-    author = {key: " ".join(value.split()) for key, value in vars(parser.parse_args()).items()}
-    data = make_zip(ROOT, author)
+    parser = Parser(description="Make the zip to hand in: README, the program's .py files and the report.")
+    add_report_options(parser)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder with your runs "
+                        "(default: %(default)s)")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="PDF of your own, in place of that of the runs")
+    args = parser.parse_args()
+    author = read_author(args)
+    check_author(author)
+    pdf = read_pdf(args.report) if args.report else runs_report(args, author)
+    data = make_zip(ROOT, author, pdf)
     path = Path(f"ex5_{author['id']}.zip")
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
-    print(f"{path} holds {', '.join(zipfile.ZipFile(io.BytesIO(data)).namelist())}\n"
+    print(f"{path}: README, {len(product_files(ROOT))} .py files and report.pdf ({count_pages(pdf)} pages), "
           f"handed in by {author['name']}, {author['cse']}, {author['id']}")
 
 

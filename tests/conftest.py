@@ -1,23 +1,23 @@
-"""Fixtures of several test files: one thread, no GPU, toy data, the command line, a server; and the option --models."""
+"""Fixtures that several test files use, and the option --models."""
 
 import os
 import sys
 
-os.environ["OMP_NUM_THREADS"] = "1"  # two threads on a busy machine make tiny tensors a hundred times slower
+os.environ["OMP_NUM_THREADS"] = "1"  # on a busy machine, two threads make tiny tensors a hundred times slower
 os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
 import torch
 
 import sentiment_analysis
-from helpers import archive
+from check.solution import load
 from helpers.cli import UserError, run_command
-from tests.diagnose import load
+from helpers.data import archive
 from tests.toy import Server, labelled_digest, write_archive_folder, write_tar
 
 
 def pytest_addoption(parser):
-    parser.addoption("--models", metavar="PATH", help="run the exercise's part of tests/test_models.py on this file")
+    parser.addoption("--models", metavar="PATH", help="run the tests of the exercise's layers on this file")
 
 
 def pytest_configure(config):
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True, scope="session")
 def no_gpu():
-    """Keep all tests on the CPU, whose results are the same every time; test_cuda.py alone undoes this."""
+    """Keep tests on the CPU, where results are reproducible; only test_cuda.py undoes this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(torch.cuda.random, "device_count", lambda: 0)
@@ -57,7 +57,7 @@ def toy_archive(toy_folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder with a toy `aclImdb/` that stands for IMDB, verified like it, and a cache for all runs on it."""
+    """A folder with a toy `aclImdb/`, verified as if it were IMDB, and a cache for all runs on it."""
     folder = tmp_path_factory.mktemp("data")
     write_archive_folder(folder / "aclImdb", films_per_list=10)
     with pytest.MonkeyPatch.context() as patch:
@@ -67,7 +67,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """A function that runs a script's command line in this process: exit code, standard output, standard error."""
+    """A function that runs a command line in this process; returns exit code, standard output and standard error."""
     def call(*options, main=sentiment_analysis.main):
         monkeypatch.setattr(sys, "argv", ["script.py", *map(str, options)])
         capsys.readouterr()

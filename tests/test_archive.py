@@ -1,4 +1,4 @@
-"""Where the reviews are and what is read: any packing and any folder gives the same; damage is refused."""
+"""Any packing of the archive and any place gives the same files; damaged archives are refused."""
 
 import hashlib
 import re
@@ -10,10 +10,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from helpers import archive
-from helpers.archive import SAMPLE_DIR, choose_source, expected_digest, find_source, read_files
 from helpers.cli import Unreachable, UserError
-from helpers.reviews import LABELLED
+from helpers.data import archive
+from helpers.data.archive import SAMPLE_DIR, choose_source, expected_digest, find_source, read_files
+from helpers.data.reviews import LABELLED
 
 JUNK = ["train/pos/._0_9.txt", "train/pos/.DS_Store", "test/neg/Thumbs.db", "train/pos/0_9 (1).txt",
         "train/pos/notes.txt", "train/neg/desktop.ini", "train/pos/0_9.txt.bak", "train/more/0_9.txt"]
@@ -26,11 +26,12 @@ def files(toy_folder):
 
 def pack(folder, path, root, kind):
     """Pack an extracted folder with its files under `root`, and return the path."""
-    members = [(root + str(file.relative_to(folder)), file) for file in sorted(folder.rglob("*")) if file.is_file()]
     path.parent.mkdir(exist_ok=True)
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) if kind == "zip" else tarfile.open(path, kind) as packed:
-        for name, file in members:
-            packed.write(file, name) if kind == "zip" else packed.add(file, name)
+        add = packed.write if kind == "zip" else packed.add
+        for file in files:
+            add(file, root + str(file.relative_to(folder)))
     return path
 
 
@@ -38,14 +39,14 @@ def pack(folder, path, root, kind):
 @pytest.mark.parametrize(("kind", "name"), [("w:gz", "aclImdb_v1.tar.gz"), ("w:", "aclImdb_v1.tar"),
                                             ("zip", "aclImdb.zip"), ("w:", "aclImdb_v1.tar.gz"),
                                             ("zip", "aclImdb_v1.tar.gz"), ("w:gz", "aclImdb.tgz")])
-def test_any_packing_under_any_of_the_names(toy_folder, files, tmp_path, kind, name, root):
+def test_any_packing_with_any_name(toy_folder, files, tmp_path, kind, name, root):
     path = pack(toy_folder, tmp_path / "packed" / name, root, kind)
     assert find_source(path.parent) == find_source(path) == path
     assert dict(read_files(path, LABELLED)) == files
 
 
 @pytest.mark.parametrize("kind", ["w:gz", "zip", "folder"])
-def test_files_that_a_system_added_are_ignored(toy_folder, files, tmp_path, kind):
+def test_files_added_by_operating_systems_are_ignored(toy_folder, files, tmp_path, kind):
     (toy_folder / "train" / "more").mkdir()
     for name in JUNK:
         (toy_folder / name).write_bytes(b"\0\xff junk")
@@ -54,7 +55,7 @@ def test_files_that_a_system_added_are_ignored(toy_folder, files, tmp_path, kind
 
 
 @pytest.mark.parametrize("inner", ["", "aclImdb", "aclImdb/aclImdb"])
-def test_folder_itself_its_parent_and_a_nested_one_come_before_an_archive(toy_folder, tmp_path, inner):
+def test_extracted_folder_is_preferred_to_an_archive(toy_folder, tmp_path, inner):
     place = tmp_path / "place"
     shutil.copytree(toy_folder, place / inner)
     pack(toy_folder, place / "aclImdb.zip", "", "zip")
@@ -73,16 +74,16 @@ def test_archive_is_downloaded_and_verified(toy_archive, server, monkeypatch, tm
     for _ in range(2):
         assert find_source().read_bytes() == content
     assert len(server.asked) == 2
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="there is no file"):
         find_source(tmp_path / "imdb.tar.gz")
     assert len(server.asked) == 2
 
 
-def test_sample_serves_where_it_is_wanted_or_nothing_else_is_there(monkeypatch, tmp_path, capsys, server):
+def test_sample_is_used_on_request_or_if_imdb_is_unavailable(monkeypatch, tmp_path, capsys, server):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(archive, "ARCHIVE_URL", server.url)
     assert choose_source(None, sample=True) == choose_source(None, sample=False) == SAMPLE_DIR
-    assert capsys.readouterr().out.count("SAMPLE") == 2
+    assert capsys.readouterr().out.count(SAMPLE_DIR.name) == 2
     assert (expected_digest(SAMPLE_DIR), expected_digest(tmp_path)) == (None, archive.CONTENT_SHA256)
     with pytest.raises(Unreachable, match="elsewhere"):
         choose_source(tmp_path / "elsewhere", sample=False)
@@ -103,14 +104,14 @@ def encrypted(content):
 
 
 def header(size=3, kind=tarfile.REGTYPE, **pax_headers):
-    """Return a function that gives a tar of one review's header."""
+    """Return a function that returns a tar with only the header of a review."""
     member = tarfile.TarInfo("train/pos/0_9.txt")
     member.size, member.type, member.pax_headers = size, kind, pax_headers
     return lambda content: member.tobuf(tarfile.PAX_FORMAT if pax_headers else tarfile.GNU_FORMAT) + bytes(1024)
 
 
 def broken_inside(content):
-    """Return a gzipped tar with a review that ends, half a megabyte later, in what is no block of its compression."""
+    """Return a gzipped tar with an invalid block of compressed data half a megabyte into a review."""
     compress = zlib.compressobj(wbits=31)
     start = header(10**6)(content)[:512] + bytes(500_000)
     return compress.compress(start) + compress.flush(zlib.Z_FULL_FLUSH) + b"\x07" * 600
@@ -130,12 +131,12 @@ def broken_inside(content):
 def test_archive_that_cannot_be_read_is_refused(toy_folder, tmp_path, kind, damage):
     path = pack(toy_folder, tmp_path / "packed" / "aclImdb", "", kind)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=f"^{path} is damaged, or not an archive .*[^\n]*$"):
+    with pytest.raises(UserError, match=f"^{path} is damaged or not an archive .*[^\n]*$"):
         dict(read_files(path, LABELLED))
 
 
-def test_archive_of_too_much_is_refused_unread(monkeypatch, tmp_path):
-    """Files that nobody wants count too: to go past them, they are unpacked."""
+def test_too_large_an_archive_is_refused_unread(monkeypatch, tmp_path):
+    """Ignored files count too, because skipping them means unpacking them."""
     read = Mock(return_value=b"text")
     members = [("train/pos/0_9.txt", 400_000, read), ("other", 400_000, None), ("train/pos/1_9.txt", 200_001, read)]
     monkeypatch.setattr(archive, "LARGEST", 10**6)

@@ -1,4 +1,4 @@
-"""Interrupted runs go on as if nothing had happened; checkpoints of other runs are refused."""
+"""Interrupted runs continue as if they had not stopped; checkpoints of other runs are refused."""
 
 import contextlib
 import itertools
@@ -15,21 +15,22 @@ import pytest
 import torch
 
 import sentiment_analysis
-from helpers import archive
 from helpers.checkpoint import Checkpoint
 from helpers.cli import UserError, run_command
+from helpers.data import archive
 from helpers.files import read_torch, write_torch
-from tests.toy import labelled_digest, read_json, train_toy, without_times, write_archive_folder
+from tests.toy import RESULTS, labelled_digest, read_json, train_toy, without_times, write_archive_folder
 
 
 def metrics_of(folder):
-    assert sorted(path.name for path in folder.iterdir()) == ["loss.png", "metrics.json", "model.pt"]
+    """Check that a run has finished; return its metrics without times."""
+    assert sorted(path.name for path in folder.iterdir()) == RESULTS
     return without_times(read_json(folder / "metrics.json"))
 
 
 @pytest.fixture
 def train(data, tmp_path, capsys):
-    """A function that trains run "mine" with the given options: metrics without times, weights, standard output."""
+    """A function that trains the run "mine"; returns metrics without times, weights, and standard output."""
     def train(*options):
         capsys.readouterr()
         folder = train_toy(data, tmp_path, "mine", "--epochs", "6", *options)
@@ -39,14 +40,18 @@ def train(data, tmp_path, capsys):
 
 @contextlib.contextmanager
 def disturbance(epoch, step, action):
-    """Call `action(model)` in a step of an epoch of six steps, after the forward pass."""
+    """Call `action(model)` in a step of an epoch, after the forward pass. An epoch has six steps."""
+    original, steps = sentiment_analysis.train_epoch, itertools.count(1)
+
+    def hook(model, *args):
+        if next(steps) == step:
+            action(model)
+
     def train_epoch(model, *args):
-        steps = itertools.count(1)
         if args[-1] == f"epoch {epoch}":
-            model.register_forward_hook(lambda *args: action(model) if next(steps) == step else None)
+            model.register_forward_hook(hook)
         return original(model, *args)
 
-    original = sentiment_analysis.train_epoch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sentiment_analysis, "train_epoch", train_epoch)
         yield
@@ -54,10 +59,11 @@ def disturbance(epoch, step, action):
 
 @pytest.fixture
 def interrupted(train, tmp_path):
-    """A function that trains likewise and is stopped by Ctrl-C in the middle of an epoch; returns the checkpoint."""
+    """A function that trains until Ctrl-C stops it in the middle of an epoch; returns the path of the checkpoint."""
+    def stop(model):
+        raise KeyboardInterrupt
+
     def interrupted(epoch, *options):
-        def stop(model):
-            raise KeyboardInterrupt
         with disturbance(epoch, 3, stop), pytest.raises(KeyboardInterrupt):
             train(*options)
         return tmp_path / "mine" / "checkpoint.pt"
@@ -68,7 +74,7 @@ def interrupted(train, tmp_path):
 def test_resumed_run_ends_as_the_uninterrupted_one(train, interrupted, capsys, options):
     interrupted(2, *options)
     metrics, state, out = train(*options)
-    assert "--resume goes on" in out
+    assert "use --resume to continue" in out
     assert sum(line.startswith("epoch") for line in out.splitlines()) == 6
     interrupted(3, *options, "--resume")
     assert "no interrupted run" in capsys.readouterr().out
@@ -76,14 +82,14 @@ def test_resumed_run_ends_as_the_uninterrupted_one(train, interrupted, capsys, o
     saved = read_torch(path)
     write_torch(path, saved | {"seconds": saved["seconds"] + 1e6})
     again, same_state, out = train(*options, "--resume")
-    assert "going on after epoch 5" in out
+    assert "continuing after epoch 5" in out
     assert sum(line.startswith("epoch") for line in out.splitlines()) == 1
     assert again == metrics
     assert all(tensor.equal(same_state[name]) for name, tensor in state.items())
-    assert read_json(path.with_name("metrics.json"))["seconds"] > 1e6, "those of all parts"
+    assert read_json(path.with_name("metrics.json"))["seconds"] > 1e6, "the times of all parts are added"
 
 
-def test_every_generator_of_random_numbers_goes_on(tmp_path):
+def test_every_random_generator_continues(tmp_path):
     def draw():
         return np.random.normal(), torch.randn(1).item(), np.random.rand(), torch.rand(1).item()
 
@@ -98,9 +104,9 @@ def test_every_generator_of_random_numbers_goes_on(tmp_path):
 
 @pytest.mark.parametrize(("options", "difference"), [
     (["--lr", "0.02"], "lr 0.01 instead of 0.02"), (["--seed", "43"], "seed 42 instead of 43"),
-    (["--epochs", "7"], "epochs 6 instead of 7"), (["--preset", "bonus"], "ngrams None instead of labels"),
+    (["--epochs", "7"], "epochs 6 instead of 7"), (["--preset", "bonus"], "bonus None instead of {"),
     (["--data-dir", "other"], r"data \w+ instead of \w+\)")])
-def test_checkpoint_of_another_run_is_refused_and_stays(train, interrupted, monkeypatch, tmp_path, options, difference):
+def test_checkpoint_of_another_run_is_refused_and_kept(train, interrupted, monkeypatch, tmp_path, options, difference):
     path = interrupted(3)
     before = path.read_bytes()
     if "--data-dir" in options:
@@ -121,22 +127,24 @@ def test_damaged_checkpoint_is_refused(train, interrupted, content):
 
 
 @pytest.mark.parametrize(("step", "value"), [(1, math.nan), (6, math.inf)])
-def test_diverging_run_keeps_the_last_good_checkpoint(train, step, value):
-    """Weights spoilt by the last step of an epoch show in the validation alone."""
+def test_diverging_run_keeps_the_last_good_checkpoint_and_earlier_results(train, tmp_path, step, value):
+    """Weights that the last step of an epoch spoils affect only the validation."""
     def spoil(model):
         model.fc.bias.data[:] = value
 
     metrics, _, _ = train()
+    before = {name: (tmp_path / "mine" / name).read_bytes() for name in RESULTS}
     with disturbance(3, step, spoil), pytest.raises(UserError, match="loss became (inf|nan) in .*epoch 3.*--lr"):
         train()
+    assert before == {name: (tmp_path / "mine" / name).read_bytes() for name in RESULTS}
     again, _, out = train("--resume")
-    assert "going on after epoch 2" in out
+    assert "continuing after epoch 2" in out
     assert again == metrics
 
 
 @pytest.fixture
 def fork(data, tmp_path):
-    """A function that trains in a process of its own, killed at a change to its files; returns the process's id."""
+    """A function that trains in a new process and kills it at a change to its files; returns the id of the process."""
     def fork(name, *options, change=None):
         if child := os.fork():
             return child
@@ -170,8 +178,8 @@ def end(child):
 
 
 @pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
-def test_run_killed_at_any_moment_goes_on(fork, data, tmp_path, capfd, step):
-    """Runs are killed at the first change to their files, at the one `step` later, and so on to the last."""
+def test_run_killed_at_any_moment_continues(fork, data, tmp_path, capfd, step):
+    """The first run is killed at its first change to a file, the next one `step` changes later, and so on."""
     whole = metrics_of(train_toy(data, tmp_path / "runs", "whole", "--preset", "bonus"))
     change = 1
     while end(fork(str(change), change=change)) < 0:
@@ -180,11 +188,12 @@ def test_run_killed_at_any_moment_goes_on(fork, data, tmp_path, capfd, step):
     runs = list((tmp_path / "runs").iterdir())
     assert len(runs) > 18 / step
     assert all(metrics_of(folder) == whole for folder in runs)
-    assert len({line for line in capfd.readouterr().out.splitlines() if line.startswith("going on after epoch ")}) > 1
+    out = capfd.readouterr().out
+    assert sum(f"continuing after epoch {epoch}\n" in out for epoch in range(1, 6)) > 1
 
 
 def test_two_processes_at_once_and_ctrl_c(fork, data, tmp_path, capfd):
-    """They share a cache that neither finds there; a run that one of them writes is refused to the other."""
+    """Two processes fill the same cache. While one writes a run, the other one is refused."""
     runs = tmp_path / "runs"
     whole = metrics_of(train_toy(data, runs, "whole", "--preset", "bonus"))
     assert list(map(end, [fork("one"), fork("two")])) == [0, 0]

@@ -1,4 +1,4 @@
-"""How a command ends, and how it reads its options."""
+"""Exit codes, error messages, and the parsing of options."""
 
 import errno
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ SENTENCE = "the archive is damaged; delete it."
     (None, 0, ""),
     (cli.UserError(SENTENCE), 2, SENTENCE),
     (cli.Unreachable(SENTENCE), 2, SENTENCE),
-    (KeyboardInterrupt(), 130, "stopped by Ctrl-C; nothing was left half-written."),
-    (OSError("odd"), 2, "a file: odd; mend that and run again."),
-    (OSError(errno.ENOSPC, "No space left"), 2, "a file: No space left; mend that and run again."),
-    (OSError(errno.EROFS, "Read-only disk", "model.pt"), 2, "model.pt: Read-only disk; mend that and run again."),
-    (PermissionError(errno.EACCES, "Denied", "runs"), 2, "runs: Denied; mend that and run again."),
+    (KeyboardInterrupt(), 130, "stopped by Ctrl-C; no file was left half-written."),
+    (OSError("odd"), 2, "cannot read or write a file: odd."),
+    (OSError(errno.ENOSPC, "No space left"), 2, "cannot read or write a file: No space left."),
+    (OSError(errno.EROFS, "Read-only disk", "model.pt"), 2, "cannot open model.pt: Read-only disk."),
+    (PermissionError(errno.EACCES, "Denied", "runs"), 2, "cannot open runs: Denied."),
 ], ids=repr)
 def test_command_ends_with_one_sentence_and_a_code(capsys, error, code, expected):
     def main():
@@ -34,7 +34,7 @@ def test_command_ends_with_one_sentence_and_a_code(capsys, error, code, expected
 
 
 def test_bug_keeps_its_traceback():
-    """Only what the user can mend is put into a sentence."""
+    """Only an error that the user can fix becomes a sentence."""
     with pytest.raises(ZeroDivisionError):
         cli.run_command(lambda: 1 / 0)
 
@@ -42,7 +42,7 @@ def test_bug_keeps_its_traceback():
 @pytest.mark.parametrize(("kind", "text", "expected"), [
     (int, "1", 1), (int, "99", 99), (float, "1e1", 10.0), (int, "0", None), (int, "100", None), (int, "2.5", None),
     (float, "nan", None), (float, "inf", None), (float, "-inf", None), (float, "many", None), (int, "", None)])
-def test_number_is_of_its_kind_and_between_its_limits(kind, text, expected):
+def test_number_has_a_kind_and_limits(kind, text, expected):
     parser = cli.Parser()
     parser.add_argument("--size", type=cli.number(kind, 1, 100))
     if expected is None:
@@ -56,7 +56,7 @@ def test_number_is_of_its_kind_and_between_its_limits(kind, text, expected):
 class Settings:
     epochs: int = cli.setting(5, "passes over the reviews", type=cli.number(int, 1))
     max_len: int = cli.setting(500, "tokens of a review", type=int, choices=[400, 500])
-    schedule: str = cli.setting("constant", "of the learning rate")
+    schedule: str = cli.setting("constant", "schedule of the learning rate")
 
 
 def test_settings_are_options_with_their_defaults_in_the_help():
@@ -71,7 +71,7 @@ def test_settings_are_options_with_their_defaults_in_the_help():
 
 @pytest.mark.parametrize("argv", [["--device", "tpu"], ["--data", "x"], ["--data-dir"], ["more"]])
 def test_wrong_options_are_user_errors(argv):
-    """An abbreviated one too: it could mean another option in the next version."""
+    """An abbreviation too, because it could mean another option in the next version."""
     parser = cli.Parser()
     cli.add_data_options(parser)
     assert vars(parser.parse_args([])) == {"data_dir": None, "cache_dir": ".cache", "device": "auto"}

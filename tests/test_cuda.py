@@ -1,4 +1,4 @@
-"""Everything that runs on a GPU: on a pretended one, which any machine has, and on a real one (tests marked `gpu`)."""
+"""Everything that runs on a GPU, on a simulated one, and on a real one if there is one (tests marked `gpu`)."""
 
 import contextlib
 from collections import Counter
@@ -14,24 +14,26 @@ from torch.utils._pytree import tree_leaves
 
 import sentiment_analysis
 from generate_gpt2 import PREFIXES, draw_sentences
-from helpers import batches
-from helpers.archive import SAMPLE_DIR
-from helpers.batches import predict_logits
-from helpers.explain import attention_weights, word_effects
-from helpers.gpt2 import OWN_GPT, choose_gpt, load_writer
-from helpers.predictor import Predictor, as_reviews, build_model
-from sentiment_analysis import BONUS, REQUIRED, SAMPLE, load_imdb_data, make_optimizer, set_seed, train_epoch
+from helpers.data import batches
+from helpers.data.archive import SAMPLE_DIR
+from helpers.data.batches import predict_logits
+from helpers.door import make_pipeline
+from helpers.gpt2.mingpt import choose_gpt
+from helpers.gpt2.weights import OWN_GPT, load_language_model
+from helpers.inference.explain import attention_weights, word_effects
+from helpers.inference.predictor import Predictor, as_reviews
+from sentiment_analysis import SAMPLE, load_imdb_data, make_optimizer, preset, set_seed, train_epoch
 from tests.tiny_gpt2 import BACKENDS, MINGPT
 from tests.toy import QUICK, read_json, train_toy
 
 CUDA = torch.device("cuda", 0)
-KINDS = ["pretended", pytest.param("real", marks=[
+KINDS = ["simulated", pytest.param("real", marks=[
     pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")])]
 TEXT = "a wonderful film , but boring"
 
 
 def with_index(function):
-    """Return a function that takes the device "cuda" for "cuda:0", as torch does itself where it is built for CUDA."""
+    """Return a function that takes the device "cuda" for "cuda:0", as a build of torch for CUDA does."""
     def numbered(value):
         return CUDA if isinstance(value, str | torch.device) and str(value) == "cuda" else value
 
@@ -39,18 +41,18 @@ def with_index(function):
         name: numbered(value) for name, value in options.items()})
 
 
-class PretendedCuda(TorchDispatchMode):
-    """Computes on the CPU, remembers what was sent to "cuda", and raises, as a GPU does, where devices mix.
+class SimulatedCuda(TorchDispatchMode):
+    """Computes on the CPU, remembers which tensors were sent to "cuda", and raises an error if devices mix.
 
     Attributes:
-        waits: the operations so far in which a GPU and the program wait for each other.
+        waits: the operations so far for which the program waits for the GPU.
     """
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount")
 
     def __init__(self, patch):
         super().__init__()
-        self.storages = {}  # by number; a weak reference frees the memory, but no number is given again
+        self.storages = {}  # by address; a weak reference frees the memory but not the address
         self.waits, self.generator = [], torch.Generator()
         device, tolist = torch.Tensor.device, torch.Tensor.tolist
         self.numpy_of, self.tag_of = torch.Tensor.numpy, torch.serialization.location_tag
@@ -64,7 +66,7 @@ class PretendedCuda(TorchDispatchMode):
         patch.setattr(torch.serialization, "location_tag", self.location_tag)
         patch.setattr(torch.cuda, "_initialized", True)
         patch.setattr(torch.cuda, "default_generators", (self.generator,))
-        patch.setattr(torch.cuda, "get_device_name", lambda: "pretended")
+        patch.setattr(torch.cuda, "get_device_name", lambda: "simulated")
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         patch.setattr(torch.accelerator, "current_stream", lambda: SimpleNamespace(is_capturing=lambda: False))
 
@@ -91,7 +93,7 @@ class PretendedCuda(TorchDispatchMode):
         return torch.from_numpy(self.numpy_of(tensor.detach()).copy())
 
     def location_tag(self, storage):
-        """Return what torch.save writes beside a storage: where torch.load will put it."""
+        """Return the device that torch.save stores with a tensor, where torch.load puts it."""
         return "cuda:0" if storage._cdata in self.storages else self.tag_of(storage)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -122,7 +124,7 @@ class PretendedCuda(TorchDispatchMode):
 
 @contextlib.contextmanager
 def gpu(kind):
-    """Let there be a GPU, "pretended" or "real"."""
+    """Use a GPU, "simulated" or "real"."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         for module in (torch.cuda, torch.cuda.random):
@@ -131,47 +133,54 @@ def gpu(kind):
             torch.cuda.init()
             yield
         else:
-            with PretendedCuda(patch) as pretended:
-                yield pretended
+            with SimulatedCuda(patch) as simulated:
+                yield simulated
 
 
-@pytest.mark.parametrize("preset", ["required", "bonus", "bonus-unsup", pytest.param(
-    "sample", marks=pytest.mark.skipif(not SAMPLE_DIR.exists(), reason="no sample_reviews/"))])
-def test_commands_keep_devices_apart(call, data, tmp_path, preset):
-    """What trains there is evaluated there, saved for machines without a GPU, and predicts and explains on the CPU."""
-    where, run = ("--data-dir", data, "--cache-dir", data / "cache"), tmp_path / preset
-    with gpu("pretended"):
-        code, out, _ = call(*where, "--runs-dir", tmp_path, *QUICK, "--preset", preset, "--epochs", "2")
-        *_, test, confusion, parts, _ = out.splitlines()
+@pytest.mark.parametrize("name", ["required", "bonus-unsup"])
+def test_commands_keep_devices_apart(call, data, tmp_path, name):
+    """A network that was trained on a GPU can be used there and on the CPU."""
+    where, run = ("--data-dir", data, "--cache-dir", data / "cache"), tmp_path / name
+    predict = "predict", TEXT, "--model", run / "model.pt", "--explain", tmp_path / "why.html"
+    with gpu("simulated"):
+        code, trained, _ = call(*where, "--runs-dir", tmp_path, *QUICK, "--preset", name, "--epochs", "2")
         evaluated = call("evaluate", "--run", run, *where)
-        predict = "predict", TEXT, "--model", run / "model.pt", "--explain", tmp_path / "why.png"
         predicted = call(*predict)
-    assert read_json(run / "metrics.json")["device"] == "pretended"
-    assert (code, predicted[0]) == (0, 0)
-    assert evaluated == (0, f"{test}\n{confusion}\n{parts}\n", "")
+    metrics = read_json(run / "metrics.json")
+    accuracy = f"IMDB test accuracy {metrics['test']['accuracy']:.2%}\n"
+    assert (code, evaluated[0], predicted[0], metrics["device"]) == (0, 0, 0, "simulated")
+    assert accuracy in trained
+    assert evaluated[1].startswith(accuracy)
     assert predicted == call(*predict)
     assert {tensor.device.type for tensor in torch.load(run / "model.pt")["state"].values()} == {"cpu"}
 
 
-@pytest.mark.parametrize(("settings", "batches_of_epoch", "copies"), [(REQUIRED, 60, 1), (BONUS, 159, 7)])
-def test_loop_does_not_wait(data, monkeypatch, settings, batches_of_epoch, copies):
-    """An epoch waits for its order, which goes there once, and for the loss, at each step 50 and in the end.
+def load_for_gpu(settings, source, cache_dir, device):
+    """Return the loaders of training and test reviews and a network; see `load_imdb_data`."""
+    pipeline = make_pipeline(asdict(settings))
+    *_, train_loader, _, test_loader, vocab, _ = load_imdb_data(settings, source, cache_dir, device=device,
+                                                                pipeline=pipeline)
+    set_seed()
+    return train_loader, test_loader, pipeline.build_model(vocab).to(device), pipeline
 
-    The short texts of an epoch go there at once, too: ids, where they begin and end, labels, channels.
+
+@pytest.mark.parametrize(("name", "batches_of_epoch", "copies"), [("required", 60, 1), ("bonus", 159, 7)])
+def test_loop_does_not_wait(data, monkeypatch, name, batches_of_epoch, copies):
+    """An epoch waits once for the copy of its order, at each 50th step for the loss, and at the end.
+
+    The short texts of an epoch are copied at once, too: ids, starts and ends, labels, duplicates and channels.
     """
-    settings = replace(settings, batch_size=1, min_freq=2, max_len=25, valid_share=0.0)
-    monkeypatch.setitem(batches.TOKENS, "cuda", 200)
-    with gpu("pretended") as pretended:
-        train_set, *_, loader, _, test_loader, vocab, _ = load_imdb_data(settings, data / "aclImdb", data / "cache",
-                                                                         device=CUDA)
-        channels = train_set.channels.shape[1] if settings.ngrams else 0
-        model = build_model(vocab, asdict(settings) | {"channels": channels}).to(CUDA)
-        optimizer = make_optimizer(model, settings, len(loader))
-        del pretended.waits[:]
-        train_epoch(model, loader, *optimizer, "")
-        training = pretended.waits[:]
+    settings = replace(preset(name), batch_size=1, min_freq=2, max_len=25, valid_share=0.0)
+    monkeypatch.setitem(batches.EVALUATION_TOKENS, "cuda", 200)
+    with gpu("simulated") as simulated:
+        loader, test_loader, model, pipeline = load_for_gpu(settings, data / "aclImdb", data / "cache", CUDA)
+        optimizer = make_optimizer(model, settings.lr)
+        scheduler = pipeline.make_scheduler(optimizer, len(loader))
+        del simulated.waits[:]
+        train_epoch(model, loader, optimizer, scheduler, "")
+        training = simulated.waits[:]
         predict_logits(model, test_loader, "")
-        evaluation = pretended.waits[len(training):]
+        evaluation = simulated.waits[len(training):]
         assert (len(loader), len(test_loader)) == (batches_of_epoch, 7)
     assert Counter(training) == {"_to_copy": copies, "_local_scalar_dense": batches_of_epoch // 50 + 1}
     assert Counter(evaluation) == {"_to_copy": 1}
@@ -179,15 +188,14 @@ def test_loop_does_not_wait(data, monkeypatch, settings, batches_of_epoch, copie
 
 @pytest.mark.skipif(not SAMPLE_DIR.exists(), reason="no sample_reviews/")
 @pytest.mark.parametrize("kind", KINDS)
-def test_epoch_on_the_sample_agrees_with_the_cpus(tmp_path, kind):
+def test_epoch_on_the_sample_agrees_with_the_cpu(tmp_path, kind):
     def epoch(device):
-        *_, loader, _, test_loader, vocab, _ = load_imdb_data(settings, SAMPLE_DIR, tmp_path, device=device)
-        set_seed()
-        model = build_model(vocab, asdict(settings) | {"channels": 0}).to(device)
-        loss = train_epoch(model, loader, *make_optimizer(model, settings, len(loader)), "")
+        loader, test_loader, model, pipeline = load_for_gpu(settings, SAMPLE_DIR, tmp_path, device)
+        optimizer = make_optimizer(model, settings.lr)
+        loss = train_epoch(model, loader, optimizer, pipeline.make_scheduler(optimizer, len(loader)), "")
         return loss, predict_logits(model, test_loader, "").cpu()
 
-    settings = replace(SAMPLE, dropout=0.0)  # a GPU draws other numbers
+    settings = replace(SAMPLE, dropout=0.0)  # a GPU draws other random numbers
     expected_loss, expected = epoch(torch.device("cpu"))
     with gpu(kind):
         loss, logits = epoch(CUDA)
@@ -197,11 +205,11 @@ def test_epoch_on_the_sample_agrees_with_the_cpus(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("preset", ["required", "bonus"])
-def test_resumed_run_ends_as_the_uninterrupted_one(data, tmp_path, monkeypatch, kind, preset):
-    """A real GPU may add in another order, which changes a loss by 1e-8 here; other dropout by more than 1e-5."""
-    def train(name, *options):
-        folder = train_toy(data, tmp_path, name, "--preset", preset, "--epochs", "4", "--dropout", "0.5", *options)
+@pytest.mark.parametrize("name", ["required", "bonus"])
+def test_resumed_run_ends_as_the_uninterrupted_one(data, tmp_path, monkeypatch, kind, name):
+    """A real GPU may add in another order, which changes a loss by 1e-8; other dropout changes it by over 1e-5."""
+    def train(run, *options):
+        folder = train_toy(data, tmp_path, run, "--preset", name, "--epochs", "4", "--dropout", "0.5", *options)
         epochs = read_json(folder / "metrics.json")["epochs"]
         return [loss for epoch in epochs for loss in (epoch["train_loss"], epoch["valid_loss"])]
 
@@ -221,7 +229,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(data, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_and_explanations_are_the_cpus(data, tmp_path, kind):
+def test_answers_and_explanations_agree_with_the_cpu(data, tmp_path, kind):
     def answers(device):
         predictor, reviews = Predictor.load(path, device), as_reviews([TEXT])
         return predictor.logits(reviews), word_effects(predictor, reviews), attention_weights(predictor, reviews)
@@ -236,16 +244,16 @@ def test_answers_and_explanations_are_the_cpus(data, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_greedy_ids_of_gpt_are_the_cpus(kind, backend):
-    def write():
-        writer = load_writer(OWN_GPT, "own", GPT)
-        ids = torch.tensor([writer.encode(prefix) for prefix in PREFIXES[:1]], device=writer.device)
-        return writer, writer.model.generate(ids, max_new_tokens=20, do_sample=False).tolist()
+def test_greedy_ids_of_gpt_agree_with_the_cpu(kind, backend):
+    def generate():
+        language_model = load_language_model(OWN_GPT, "own", choose_gpt(backend, MINGPT))
+        ids = torch.tensor([language_model.encode(PREFIXES[0])], device=language_model.device)
+        return language_model, language_model.model.generate(ids, max_new_tokens=20, do_sample=False).tolist()
 
-    GPT = choose_gpt(backend, MINGPT)
-    _, expected = write()
+    _, expected = generate()
     with gpu(kind):
-        writer, ids = write()
-        sentences = draw_sentences(writer, PREFIXES[:2], {"max_new_tokens": 20, "temperature": 1.0, "top_k": 40}, 1)
-    assert (writer.device, ids) == ("cuda", expected)
+        language_model, ids = generate()
+        settings = {"max_new_tokens": 20, "temperature": 1.0, "top_k": 40}
+        sentences = draw_sentences(language_model, PREFIXES[:2], settings, seed=1)
+    assert (language_model.device, ids) == ("cuda", expected)
     assert len(sentences) == 10

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and verified downloads."""
+"""Files are written completely or not at all; downloads are verified."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ import torch
 from helpers import files
 from helpers.cli import Unreachable, UserError
 
-CONTENT = bytes(range(256)) * 10_000  # more than one piece of what is copied at a time
+CONTENT = bytes(range(256)) * 10_000  # more than what is copied at a time
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -24,17 +24,17 @@ def names(folder):
 
 
 @pytest.mark.parametrize("before", [None, "old"])
-def test_whole_file_takes_its_place_at_the_end(tmp_path, before):
+def test_whole_file_replaces_the_old_one_at_the_end(tmp_path, before):
     path = tmp_path / "a" / "b.npz"
     if before:
         files.write_text(path, before)
     with files.whole_file(path) as temporary:
         temporary.write_text("new", encoding="utf-8")
         inode = temporary.stat().st_ino
-        assert temporary.suffix == ".npz", "numpy and matplotlib go by it"
+        assert temporary.suffix == ".npz", "numpy and matplotlib choose the format by it"
         assert (path.read_text(encoding="utf-8") if path.exists() else None) == before
     assert path.read_text(encoding="utf-8") == "new"
-    assert path.stat().st_ino == inode, "it must be replaced in one step, not copied"
+    assert path.stat().st_ino == inode, "it must be replaced, not copied"
     assert names(path.parent) == ["b.npz"]
 
 
@@ -54,7 +54,7 @@ def test_whole_file_leaves_the_old_one_when_writing_fails(tmp_path, error):
     assert names(tmp_path) == ["b.txt"]
 
 
-def test_folder_of_only_one_process_is_cleared_of_what_a_killed_one_left(tmp_path):
+def test_temporary_files_of_a_killed_process_are_deleted(tmp_path):
     with files.whole_file(tmp_path / "run" / "b.txt") as temporary:
         temporary.write_text("half", encoding="utf-8")
         left = temporary.read_bytes()
@@ -67,10 +67,10 @@ def test_folder_of_only_one_process_is_cleared_of_what_a_killed_one_left(tmp_pat
     assert names(tmp_path) == ["run"]
 
 
-def test_folder_of_only_one_process_is_refused_to_a_second_where_the_disk_knows_locks(tmp_path, monkeypatch):
+def test_second_process_is_refused_if_the_disk_supports_locks(tmp_path, monkeypatch):
     run = tmp_path / "run"
     with files.only_process(run):
-        for _ in range(2):  # a refused one leaves the folder, and so the lock, to the first
+        for _ in range(2):  # the refusal keeps the folder and its lock
             with pytest.raises(UserError, match="another process"), files.only_process(run):
                 pass
     with files.only_process(run):
@@ -80,7 +80,7 @@ def test_folder_of_only_one_process_is_refused_to_a_second_where_the_disk_knows_
 
 
 def damaged(content, step):
-    """Return a file's content cut, and with every `step`th byte flipped, as only a checksum tells; and a page."""
+    """Return the content of a file cut, with each `step`th byte flipped, and replaced by a page."""
     cut = [content[:size] for size in (0, 1, 100, len(content) // 2, -100, -22, -1)]
     flipped = [content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1:] for i in range(0, len(content), step)]
     return [*cut, b"<html>no space left</html>", *flipped]
@@ -99,13 +99,13 @@ def test_cached_arrays_are_made_once_for_a_key_and_again_when_damaged(tmp_path, 
     assert capsys.readouterr().err == ""
     (path,) = (tmp_path / "other").iterdir()
     versions = damaged(path.read_bytes(), 2)
-    np.savez(path, a=np.array([None]), b=arrays["b"])  # pickled: to read it would execute it
+    np.savez(path, a=np.array([None]), b=arrays["b"])  # pickled, so reading it could execute code
     versions.append(path.read_bytes())
     for content in versions:
         path.write_bytes(content)
         load(["x", 1], tmp_path / "other")
     assert make.call_count - 3 > len(versions) / 2
-    assert capsys.readouterr().err == f"{path} is damaged and is made again.\n" * (make.call_count - 3)
+    assert capsys.readouterr().err == f"{path} is damaged; computing it again\n" * (make.call_count - 3)
 
 
 def test_damaged_torch_file_is_refused(tmp_path):
@@ -116,7 +116,7 @@ def test_damaged_torch_file_is_refused(tmp_path):
     for content in versions:
         path.write_bytes(content)
         found = None
-        with contextlib.suppress(Exception):  # any may come
+        with contextlib.suppress(Exception):  # any exception is a refusal
             found = files.read_torch(path)
         assert found is None or found.equal(numbers)
         refused += found is None
@@ -145,7 +145,7 @@ def test_download_of_the_right_file(server, tmp_path, capsys, algorithm):
     (Unreachable, None),
     (Unreachable, "silence"),
 ], ids=["nothing", "no HTTP", "missing", "cut in a chunk", "cut", "html", "long", "no server", "silent server"])
-def test_anything_else_is_refused_in_a_sentence_and_the_old_file_stays(tmp_path, monkeypatch, kind, answer):
+def test_wrong_or_missing_answer_is_refused_and_the_old_file_stays(tmp_path, monkeypatch, kind, answer):
     def serve():
         connection, _ = listening.accept()
         with connection:
@@ -181,8 +181,7 @@ def test_unknown_server_is_unreachable(tmp_path, monkeypatch):
     (OSError(errno.ENOSPC, "No space left on device"), OSError), (KeyboardInterrupt(), KeyboardInterrupt),
     (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), Unreachable),
     (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), Unreachable)])
-def test_full_disk_and_ctrl_c_are_not_taken_for_the_network_and_nothing_is_left(
-        server, tmp_path, monkeypatch, error, raised):
+def test_full_disk_and_ctrl_c_are_not_network_errors_and_leave_no_file(server, tmp_path, monkeypatch, error, raised):
     server.files["/it"] = b"short enough to be sent before the error"
     monkeypatch.setattr(files.shutil, "copyfileobj", Mock(side_effect=error))
     with pytest.raises(raised) as caught:

@@ -1,4 +1,4 @@
-"""helpers/gpt2.py beside transformers and the real minGPT: the cache, and the folders that people have."""
+"""helpers/gpt2 compared with transformers and the real minGPT: the cache, folders of weights, and the clone."""
 
 import contextlib
 import json
@@ -14,10 +14,11 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from helpers import gpt2
 from helpers.cli import Unreachable, UserError
-from helpers.gpt2 import choose_gpt, load_writer, read_folder, to_mingpt
-from tests.tiny_gpt2 import BACKENDS, MINGPT, make_tiny, needs_mingpt, only_tokenizer_json, write
+from helpers.gpt2 import mingpt
+from helpers.gpt2.mingpt import choose_gpt, to_mingpt
+from helpers.gpt2.weights import load_language_model, read_folder
+from tests.tiny_gpt2 import BACKENDS, MINGPT, make_tiny, needs_mingpt, only_tokenizer_json, sample_texts
 
 BPE = Path(os.environ.get("GPT2_DIR") or Path(os.environ.get("IMDB_DIR", "nowhere"), "gpt2")).resolve()
 
@@ -37,8 +38,8 @@ def writable(folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(folder):
-    """(minGPT's GPT with our cache, transformers' GPT2LMHeadModel, minGPT's class) of the same weights."""
-    GPT, reference = choose_gpt("mingpt", MINGPT), read_folder(folder)[0]
+    """(minGPT's GPT with our cache, transformers' GPT2LMHeadModel, minGPT's class) with the same weights."""
+    GPT, (reference, _) = choose_gpt("mingpt", MINGPT), read_folder(folder)
     return to_mingpt(reference, GPT), reference, GPT
 
 
@@ -54,7 +55,7 @@ def test_logits_equal_those_of_transformers(pair):
         expected = reference(ids).logits  # (B, T, V)
         torch.testing.assert_close(model(ids)[0], expected, rtol=0, atol=1e-4)
         model.cache = {}
-        for end in [5, *range(6, 65)]:  # a prompt, and then token after token
+        for end in [5, *range(6, 65)]:  # a prompt, then one token after the other
             torch.testing.assert_close(model(ids[:, :end])[0][:, 0], expected[:, end - 1], rtol=0, atol=1e-4)
         model.cache = None
 
@@ -71,10 +72,10 @@ def test_greedy_ids_equal_those_of_mingpt_and_transformers(pair, length, new):
 
 
 @needs_mingpt
-def test_draws_equal_those_of_mingpt_in_any_order_of_calls(pair):
+def test_samples_equal_those_of_mingpt_in_any_order_of_calls(pair):
     model, _, GPT = pair
     prompts, longer = random_ids(4, 5), random_ids(4, 12)
-    longer[:, :5] = prompts  # what an earlier call has seen, and more
+    longer[:, :5] = prompts  # begins like an earlier call
     calls = [prompts, longer, prompts, prompts[:2], longer[:, :6], longer.flip(0), prompts, prompts]
     for number, ids in enumerate(calls):
         model.train(number == 6)  # with dropout
@@ -82,9 +83,9 @@ def test_draws_equal_those_of_mingpt_in_any_order_of_calls(pair):
         ours = model.generate(ids, max_new_tokens=9, temperature=1.7, do_sample=True, top_k=7)
         torch.manual_seed(3)
         assert torch.equal(ours, GPT.generate(model, ids, 9, 1.7, True, 7))
-        model(longer)  # between the calls it is minGPT's own forward
+        model(longer)  # between the calls this is minGPT's own forward
     with pytest.raises(RuntimeError):
-        model.generate(prompts, 3, top_k=301)  # more than there are
+        model.generate(prompts, 3, top_k=301)  # more than the vocabulary has
     logits, loss = model(longer, longer)
     assert logits.shape == (4, 12, 300)
     assert loss > 0
@@ -103,12 +104,12 @@ def test_only_new_positions_are_computed(pair):
 
 
 @needs_mingpt
-def test_both_backends_write_the_same(folder):
-    assert write(folder, "mingpt") == write(folder, "transformers")
-    assert "mingpt.bpe" not in sys.modules  # newer Pythons warn of an escape in it
+def test_both_backends_give_the_same_texts(folder):
+    assert sample_texts(folder, "mingpt") == sample_texts(folder, "transformers")
+    assert "mingpt.bpe" not in sys.modules  # Python 3.12 and newer warn about an escape in it
 
 
-# ---- Folders that people have: each writes as its plain twin does
+# ---- Other forms of the folder: the texts stay the same
 
 def rewrite(name, change):
     """Return a function that changes the bytes of a file in a folder."""
@@ -121,7 +122,7 @@ def configured(name="config.json", **changes):
 
 
 def other_end(folder):
-    """Give the end token another name, and say which it is among the generation's settings alone."""
+    """Rename the end token, and name its id only in the generation config."""
     rewrite("vocab.json", lambda content: content.replace(b"<|endoftext|>", b"</s>"))(folder)
     configured(eos_token_id=None)(folder)
     configured("generation_config.json", eos_token_id=[0])(folder)
@@ -143,7 +144,7 @@ def resaved(change, **options):
 
 
 def resized(rows):
-    """Return a function that gives a network more rows, which would be drawn in every step."""
+    """Return a function that adds rows to a network; without a limit they would be sampled in every step."""
     def change(model):
         model.resize_token_embeddings(rows)
         model.transformer.wte.weight[300:] = 20 * model.transformer.wte.weight[:rows - 300]
@@ -165,50 +166,51 @@ def old_format(folder, without=None):
     resaved(GPT2LMHeadModel.half), resaved(GPT2LMHeadModel.bfloat16),
     rewrite("merges.txt", lambda content: content.replace(b"\n", b"\r\n")),
     configured("generation_config.json", top_p=0.1, repetition_penalty=3.0, max_length=3, num_beams=2)])
-def test_writes_as_its_plain_twin_does(folder, writable, change, backend):
+def test_other_form_of_the_folder_gives_the_same_texts(folder, writable, change, backend):
     change(writable)
-    assert write(writable, backend) == write(folder, backend)
+    assert sample_texts(writable, backend) == sample_texts(folder, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_added_token_that_the_network_has_a_row_for(writable, backend):
+def test_added_token_with_a_row_in_the_network(writable, backend):
     resized(301)(writable)
     added_token(writable)
-    plain = write(writable, backend)
-    assert load_writer(writable, "tiny", choose_gpt(backend, MINGPT)).model.lm_head.out_features == 301
+    expected = sample_texts(writable, backend)
+    assert load_language_model(writable, "tiny", choose_gpt(backend, MINGPT)).model.lm_head.out_features == 301
     only_tokenizer_json(writable)
-    assert write(writable, backend) == plain
+    assert sample_texts(writable, backend) == expected
 
 
 def test_end_token_ends_the_text_and_is_not_shown(writable):
     other_end(writable)
     configured("generation_config.json", eos_token_id=[0, 7])(writable)
-    writer = load_writer(writable, "tiny", None)
-    ids = writer.encode("This film is not")
-    assert writer.decode([*ids, 0, *ids]) == writer.decode([*ids, 7, 0]) == "This film is not\n"
-    assert writer.decode([*ids, *ids]) == "This film is notThis film is not"
+    language_model = load_language_model(writable, "tiny", None)
+    ids = language_model.encode("This film is not")
+    for ended in ([*ids, 0, *ids], [*ids, 7, 0]):
+        assert language_model.decode(ended) == "This film is not\n"
+    assert language_model.decode([*ids, *ids]) == "This film is notThis film is not"
 
 
 @needs_mingpt
 @pytest.mark.skipif(not BPE.is_dir(), reason="no tokenizer of GPT-2: set GPT2_DIR, or IMDB_DIR with gpt2/ in it")
 def test_tokenizer_of_gpt2_equals_that_of_mingpt(tmp_path):
-    pytest.importorskip("requests")  # of which minGPT's tokenizer is in need
+    pytest.importorskip("requests")  # minGPT's tokenizer imports it
     folder = make_tiny(tmp_path / "gpt2", vocab_size=50257, n_embd=8, eos_token_id=50256)
     shutil.copy(BPE / "encoder.json", folder / "vocab.json")
     shutil.copy(BPE / "vocab.bpe", folder / "merges.txt")
-    writer = load_writer(folder, "gpt2", None)
+    language_model = load_language_model(folder, "gpt2", None)
     merges = (BPE / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-    with warnings.catch_warnings(action="ignore"):  # it has an escape that newer Pythons dislike
+    with warnings.catch_warnings(action="ignore"):  # Python 3.12 and newer warn about an escape in it
         Encoder = runpy.run_path(MINGPT / "mingpt" / "bpe.py")["Encoder"]
     encoder = Encoder(json.loads((BPE / "encoder.json").read_text()), [tuple(merge.split()) for merge in merges])
     for text in ("My name", "Hello!! I'm Andrej. It's 2022, we'll see \U0001f917\U0001f468‍\U0001f469‍\U0001f467 :D",
                  "  two  spaces\tand\n\n tabs \u00a0\u3000", "naïve café — “quotes” … Ω≈ç√",
                  "DON'T don't 3.50\r\n\x00"):
-        assert writer.encode(text) == encoder.encode(text)
-        assert writer.decode(writer.encode(text)) == text
+        assert language_model.encode(text) == encoder.encode(text)
+        assert language_model.decode(language_model.encode(text)) == text
 
 
-# ---- Folders that are refused in one true sentence
+# ---- Folders that are refused in one sentence
 
 not_finite = resaved(lambda model: torch.nn.init.constant_(model.transformer.h[1].ln_1.weight, float("nan")))
 
@@ -221,35 +223,49 @@ def without(name):
     return lambda folder: (folder / name).unlink()
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (shutil.rmtree, "not a Hugging Face GPT-2 folder"), (without("config.json"), "not a Hugging Face GPT-2 folder"),
-    *((without(name), "not a Hugging Face GPT-2 folder") for name in ("model.safetensors", "vocab.json", "merges.txt")),
-    (rewrite("model.safetensors", lambda content: content[:-999]), "damaged"),
-    (both(old_format, rewrite("pytorch_model.bin", lambda content: content[:-999])), "damaged"),
-    (both(sharded, lambda folder: sorted(folder.glob("model-*"))[1].unlink()), "damaged"),
-    (lambda folder: old_format(folder, without="transformer.h.1.mlp.c_fc.bias"), "another kind of network"),
-    *((rewrite(name, lambda content: b"{no"), "damaged") for name in ("config.json", "vocab.json", "merges.txt")),
-    (rewrite("merges.txt", lambda content: b"\xef\xbb\xbf" + content), "damaged"),
-    (configured(n_embd=48), "damaged"), (configured(vocab_size=400), "damaged"),
-    (configured(n_layer=1), "another kind of network"), (configured(n_layer=3), "another kind of network"),
-    (resized(400), "300 tokens"), (not_finite, "not finite")])
+def truncated(name):
+    return rewrite(name, lambda content: content[:-999])
+
+
+UNUSABLE = {
+    "not a Hugging Face GPT-2 folder": [
+        shutil.rmtree, without("config.json"), without("model.safetensors"), without("vocab.json"),
+        without("merges.txt")],
+    "damaged": [
+        truncated("model.safetensors"),
+        both(old_format, truncated("pytorch_model.bin")),
+        both(sharded, lambda folder: sorted(folder.glob("model-*"))[1].unlink()),
+        rewrite("config.json", lambda content: b"{no"),
+        rewrite("vocab.json", lambda content: b"{no"),
+        rewrite("merges.txt", lambda content: b"{no"),
+        rewrite("merges.txt", lambda content: b"\xef\xbb\xbf" + content),
+        configured(n_embd=48), configured(vocab_size=400)],
+    "do not belong to the network": [
+        lambda folder: old_format(folder, without="transformer.h.1.mlp.c_fc.bias"),
+        configured(n_layer=1), configured(n_layer=3)],
+    "300 tokens": [resized(400)],
+    "NaN or infinity": [not_finite],
+}
+
+
+@pytest.mark.parametrize(("words", "damage"), [(words, damage) for words in UNUSABLE for damage in UNUSABLE[words]])
 def test_unusable_folder(writable, damage, words):
     damage(writable)
     with pytest.raises(UserError, match=words):
-        load_writer(writable, "tiny", None)
+        load_language_model(writable, "tiny", None)
 
 
 @needs_mingpt
 @pytest.mark.parametrize("setting", [{"activation_function": "relu"}, {"n_inner": 48}, {"layer_norm_epsilon": 1e-3},
                                      {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}])
-def test_network_that_mingpt_does_not_know(tmp_path, setting):
+def test_network_that_mingpt_does_not_support(tmp_path, setting):
     folder = make_tiny(tmp_path / "other", **setting)
     with pytest.raises(UserError, match=f"{next(iter(setting))}.*--backend transformers"):
-        load_writer(folder, "tiny", choose_gpt("mingpt", MINGPT))
-    assert write(folder, "transformers")
+        load_language_model(folder, "tiny", choose_gpt("mingpt", MINGPT))
+    assert sample_texts(folder, "transformers")
 
 
-# ---- minGPT's clone
+# ---- The clone of minGPT
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git")
 def test_clone_is_whole_or_absent(monkeypatch, tmp_path):
@@ -265,12 +281,12 @@ def test_clone_is_whole_or_absent(monkeypatch, tmp_path):
     commit = git("rev-parse", "HEAD")
     git("rm", "--quiet", "-r", "mingpt")
     git("commit", "--quiet", "-m", "second")
-    monkeypatch.setattr(gpt2, "open_url", contextlib.nullcontext)
-    monkeypatch.setattr(gpt2, "MINGPT_URL", str(tmp_path / "origin"))
-    monkeypatch.setattr(gpt2, "MINGPT_COMMIT", "0" * 40)
+    monkeypatch.setattr(mingpt, "open_url", contextlib.nullcontext)
+    monkeypatch.setattr(mingpt, "MINGPT_URL", str(tmp_path / "origin"))
+    monkeypatch.setattr(mingpt, "MINGPT_COMMIT", "0" * 40)
     with pytest.raises(Unreachable):
-        gpt2.clone_mingpt(tmp_path / "minGPT")
+        mingpt.clone_mingpt(tmp_path / "minGPT")
     assert [path.name for path in tmp_path.iterdir()] == ["origin"]
-    monkeypatch.setattr(gpt2, "MINGPT_COMMIT", commit)
-    gpt2.clone_mingpt(tmp_path / "minGPT")
+    monkeypatch.setattr(mingpt, "MINGPT_COMMIT", commit)
+    mingpt.clone_mingpt(tmp_path / "minGPT")
     assert (tmp_path / "minGPT" / "mingpt" / "model.py").is_file()

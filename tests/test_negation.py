@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from helpers.negation import is_negated, starts_sentence
-from helpers.predictor import as_reviews
+from helpers.bonus.negation import is_negated, starts_sentence
+from helpers.inference.predictor import as_reviews
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -31,7 +31,7 @@ def test_sentences_start_after_end_marks_and_with_each_text():
 
 
 @pytest.mark.parametrize("function", [is_negated, starts_sentence])
-def test_a_text_is_marked_as_if_it_were_alone(function):
+def test_neighbouring_texts_do_not_matter(function):
     texts = ["I do not", "like it but", "", "although it is", "bad, fun. never", "again"]
     alone = [function(as_reviews([text])) for text in texts]
     assert function(as_reviews(texts)).tolist() == np.concatenate(alone).tolist()

@@ -1,4 +1,4 @@
-"""`predict`: what it answers, says and refuses."""
+"""`predict`: answers, notes and refusals."""
 
 import io
 import json
@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from helpers import tables
-from helpers.predictor import Predictor
+from helpers.inference import tables
+from helpers.inference.predictor import Predictor
 from tests.toy import ROOT, refused, run_python, train_toy
 
 TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />AWFUL!", "the the the film"]
@@ -19,7 +19,7 @@ TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />A
 
 @pytest.fixture(scope="module", params=["required", "bonus"])
 def model(request, data, tmp_path_factory):
-    """A network trained on the toy data, without and with n-gram channels; the latter reads both ends of a text."""
+    """A network trained on the toy data, without and with the bonus, which reads both ends of a text."""
     return train_toy(data, tmp_path_factory.mktemp("runs"), request.param, "--preset", request.param, "--epochs",
                      "6") / "model.pt"
 
@@ -39,7 +39,7 @@ def answers(out):
     return [re.fullmatch(pattern, line).groups() for line in out.splitlines()]
 
 
-def test_one_aligned_line_a_text_wherever_the_texts_stand(ask, tmp_path):
+def test_one_aligned_line_for_each_text_from_any_source(ask, tmp_path):
     code, out, err = ask(*TEXTS)
     assert (code, err) == (0, "")
     labels, percents, texts = zip(*answers(out), strict=True)
@@ -65,7 +65,7 @@ def test_json_holds_text_label_and_probability(ask):
 
 @pytest.mark.parametrize(("probability", "sure"), [(0.5, False), (0.549, False), (0.551, True), (0.99, True)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_it_says_where_it_is_hard_to_say(ask, monkeypatch, probability, sure, sign):
+def test_hard_to_say_below_55_per_cent(ask, monkeypatch, probability, sure, sign):
     logit = sign * math.log(probability / (1 - probability))
     monkeypatch.setattr(Predictor, "logits", lambda predictor, reviews: torch.full((len(reviews.labels),), logit))
     _, out, _ = ask("A film")
@@ -75,16 +75,18 @@ def test_it_says_where_it_is_hard_to_say(ask, monkeypatch, probability, sure, si
 
 def test_notes_on_cut_texts_unknown_words_and_blank_lines(ask, model):
     long = "wonderful " * 20 + "the " * 30
-    part = "first 12 and last 13 tokens, and the n-grams of all," if "bonus" in str(model) else "first 25 tokens"
+    part = "first 25 tokens"
+    if "bonus" in str(model):
+        part = "first 12 and last 13 tokens, and the n-grams of the whole text,"
     lines = ["", "  ", "a film", long, "a " * 25, "日本語 の 映画", long, "xyzzy"]
     code, out, err = ask(stdin="\n".join(lines).encode())
     assert (code, len(answers(out))) == (0, 6)
-    assert err == ("note: 2 blank texts were left out\n"
+    assert err == ("note: skipped blank texts: 2\n"
                    f"note: only the {part} were read: text 4, 7\n"
                    "note: the network knows less than half of the words: text 6, 8\n")
 
 
-def test_network_of_the_sample_is_said_to_be_one(call, model, tmp_path):
+def test_note_on_a_network_trained_on_the_sample(call, model, tmp_path):
     torch.save(torch.load(model) | {"data": "SAMPLE"}, tmp_path / "model.pt")
     code, _, err = call("predict", "--model", tmp_path / "model.pt", "A film")
     assert (code, "SAMPLE" in err) == (0, True)
@@ -106,15 +108,17 @@ def test_million_words(ask):
 @pytest.mark.parametrize(("options", "stdin", "word"), [
     ([""], b"", "text 1 is empty"), (["a film", " \n "], b"", "text 2 is empty"),
     (["<br /><br />"], b"", "text 1 is empty"), ([], b"", "no text"), ([], b"\n \n", "no text"),
-    ([], b"a film\n\xff\xfe\x00\n", "line 2 is not UTF-8"), ([], b"a\0film", "text 1 is not text but bytes"),
-    (["caf\udce9"], b"", "text 1 is not text but bytes"),
-    (["x" * 1001], b"", "text 1 holds 1,001 characters without a space"),
-    (["a film", "--file", __file__], b"", "one or the other"), (["--file", "nowhere"], b"", "nowhere: No such file"),
+    ([], b"a film\n\xff\xfe\x00\n", "line 2 is not UTF-8"), ([], b"a\0film", "text 1 is binary data"),
+    (["caf\udce9"], b"", "text 1 is binary data"),
+    (["x" * 1001], b"", "text 1 has 1,001 characters without a space"),
+    (["a film", "--file", __file__], b"", "TEXT and --file cannot be combined"),
+    (["--out", "o.csv", "--json", "a film"], b"", "--out and --json cannot be combined"),
+    (["--file", "nowhere"], b"", "cannot open nowhere: No such file"),
     (["--file", "/"], b"", "Is a directory"), (["--file", sys.executable], b"", "not UTF-8"),
     (["--file", "/dev/zero"], b"", "more than 10,000,000 bytes"), (["--colour", "x"], b"", "--colour"),
-    (["x", "--model", "nowhere/model.pt"], b"", "train first"), (["--explain", "why.pdf", "x"], b"", "--explain"),
-    (["--explain", "why.png", "a film", "another"], b"", "one text, not 2"),
-    (["a " * 3001, "--explain", "why.png"], b"", "at most 3,000")])
+    (["x", "--model", "nowhere/model.pt"], b"", "train first"),
+    (["--explain", "why.png", "x"], b"", "a name that ends in .html"),
+    (["--explain", "why.html", "a film", "another"], b"", "one text, not 2")])
 def test_bad_input_is_refused(call, monkeypatch, options, stdin, word):
     monkeypatch.setattr(tables, "LARGEST_INPUT", 10_000_000)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -122,13 +126,13 @@ def test_bad_input_is_refused(call, monkeypatch, options, stdin, word):
 
 
 @pytest.mark.parametrize("stdin", [SimpleNamespace(isatty=lambda: True), None], ids=["terminal", "none"])
-def test_terminal_is_not_waited_for(call, monkeypatch, stdin):
+def test_no_input_from_a_terminal(call, monkeypatch, stdin):
     monkeypatch.setattr(sys, "stdin", stdin)
     assert "no text" in refused(*call("predict"))
 
 
 def test_whole_command_from_any_folder(tmp_path):
-    """The network that comes with the project answers, and what the answer does not need is not imported."""
+    """The bundled network answers, and no module is imported that it does not need."""
     _, out, err = run_python("-X", "importtime", ROOT / "sentiment_analysis.py", "predict", "A superb film.",
                              cwd=tmp_path)
     assert re.fullmatch(r"positive   \d\d\.\d%  A superb film\.\n", out)

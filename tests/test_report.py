@@ -1,9 +1,10 @@
-"""The report is drawn from the results on disk and fits; the submission holds what the exercise asks for."""
+"""The report shows the runs that it is given, and says nothing that their figures contradict."""
 
+import importlib.metadata
 import io
 import json
-import shutil
-import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -12,14 +13,27 @@ import pytest
 import torch
 import typst
 
+import sentiment_analysis
+from helpers.bonus import PRESETS
 from helpers.cli import UserError
-from report import analysis, build, submission
-from report.submission import make_zip
-from tests.toy import ROOT, read_json, refused, run_python, train_toy
+from report import analysis, build, content, findings
+from report.fonts import needs_system_fonts
+from report.notes import PARTS, make_template, read_notes
+from tests.made_up import TWO_BLOCKS, make_analysis, make_metrics, make_sentences, write_own_sentences, write_run
+from tests.made_up import write_sentences as write_gpt2
+from tests.toy import ROOT, read_json, refused, train_toy
 
 REPORT = ROOT / "report"
-TEMPLATE = REPORT / "report.typ"
 AUTHOR = {"name": "Ada Lovelace", "cse": "ada", "id": "123456789"}
+BONUS = sentiment_analysis.Settings(**PRESETS["bonus"])
+
+
+@pytest.fixture(autouse=True)
+def quick_layers(monkeypatch):
+    """Do not compare the layers in each report: that takes seconds and has a test of its own."""
+    differences = {"loops": 1e-16, "pytorch": 2e-16, "gradient": 3e-10}
+    layers = {"shapes": 6, "attention": differences, "norm": differences}
+    monkeypatch.setattr(content, "layer_differences", lambda: layers)
 
 
 def text_of(pdf):
@@ -27,96 +41,194 @@ def text_of(pdf):
     return "".join("".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(pdf)).pages).split())
 
 
-def holds(pdf_text, *wanted):
-    for text in wanted:
-        assert "".join(text.split()) in pdf_text, text
+def holds(pdf, *wanted):
+    text = text_of(pdf)
+    for one in wanted:
+        assert "".join(one.split()) in text, one
+
+
+def lacks(pdf, *unwanted):
+    text = text_of(pdf)
+    for one in unwanted:
+        assert "".join(one.split()) not in text, one
+
+
+def report_of(runs, **options):
+    return build.render(content.runs_content(runs, options.pop("allow_substitutes", False)), AUTHOR, **options)
 
 
 def shown(it):
     return f"{100 * it['mean']:.2f}" + (f" ± {100 * it['sd']:.2f}" if it["sd"] is not None else "")
 
 
-def set_report(results):
-    return build.render(TEMPLATE, json.dumps(results), AUTHOR)
+# ---- The reference report
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return content.reference_content()
 
 
 @pytest.fixture(scope="module")
 def committed():
-    """The committed results, by name."""
-    return json.loads(build.read_results(REPORT / "results"))
+    return (REPORT / "report.pdf").read_bytes()
 
 
-# The report
+def test_committed_report_shows_the_committed_results(reference, committed):
+    reader = pypdf.PdfReader(io.BytesIO(committed))
+    assert reader.metadata["/Keywords"] == build.digest(reference | {"author": None, "notes": {}}), "run make reference"
+    assert len(reader.pages) <= build.MAX_PAGES
+    holds(committed, "reference solution")
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if f"matplotlib=={importlib.metadata.version('matplotlib')}" in constraints:  # others draw other SVGs
+        assert committed == build.render(reference)
 
 
-def test_committed_report_is_the_one_of_the_committed_results():
-    pdf = build.render(TEMPLATE, build.read_results(REPORT / "results"), build.read_author(REPORT / "author.toml"))
-    assert (REPORT / "report.pdf").read_bytes() == pdf, "run make report"
-    assert build.built_from(io.BytesIO(pdf)) == build.digest(TEMPLATE, build.read_results(REPORT / "results"))
-    assert len(pypdf.PdfReader(io.BytesIO(pdf)).pages) <= build.MAX_PAGES
+def test_headline_figures_are_those_of_the_results(reference, committed):
+    for group in (reference["required"], *reference["bonus"]):
+        holds(committed, shown(group["test_accuracy"]), shown(group["without_duplicates"]))
+    for epoch in reference["required"]["epochs"]:
+        holds(committed, f"{epoch['train_loss']:.4f} {epoch['valid_loss']:.4f} {100 * epoch['valid_accuracy']:.2f} %")
+    for row in reference["extras"]["ablation"]["rows"]:
+        holds(committed, row["what"], shown(row["valid_accuracy"]))
+    for row in reference["extras"]["published"]["rows"]:
+        holds(committed, row["what"], f"{100 * row['test_accuracy']:.2f}")
+    for row in reference["extras"]["short_sentences"]["means"]:
+        holds(committed, f"{100 * row['accuracy']['mean']:.1f}")
+    found = reference["required"]["analysis"]
+    for row in found["error_by_stars"] + found["error_by_length"]:
+        holds(committed, f"{row['reviews']:,} {100 * row['error']:.1f} %")
+    holds(committed, *(one["sentence"] for one in reference["sentences"]["sentences"]))
 
 
-def test_headline_figures_are_those_of_the_results(committed):
-    text = text_of((REPORT / "report.pdf").read_bytes())
-    for name in ("baseline", "bonus", "bonus_unsup"):
-        result = committed[name]
-        holds(text, shown(result["test_accuracy"]), shown(result["accuracy_without_duplicates"]))
-    epochs = [run["epochs"] for run in committed["baseline"]["runs"]]
-    for i in range(len(epochs[0])):
-        train, valid, accuracy = (np.mean([run[i][name] for run in epochs])
-                                  for name in ("train_loss", "valid_loss", "valid_accuracy"))
-        holds(text, f"{train:.4f} {valid:.4f} {100 * accuracy:.2f} %")
-    for row in committed["ablation"]["rows"] + committed["tried"]["rows"]:
-        holds(text, row["what"], shown(row["valid_accuracy"]))
-    for row in committed["peer"]["rows"] + committed["published"]["rows"]:
-        holds(text, row["what"], f"{100 * row['test_accuracy']:.2f}")
-    lines = {"before": [committed["certainty"]["before"]["parts"]]} | {
-        name: [run["test"]["parts"] for run in committed[name]["runs"]] for name in ("bonus", "bonus_unsup")}
-    for parts in lines.values():
-        errors = [max(part["calibration_error"] for part in of_run.values()) for of_run in parts]
-        for values in (*([of_run[length]["accuracy"] for of_run in parts] for length in parts[0]), errors):
-            sd = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            holds(text, f"{100 * np.mean(values):.1f}{sd}")
-    for what in ("before", "bonus", "bonus-unsup"):
-        rows = [row for row in committed["certainty"]["opinions"] if row["what"] == what]
-        holds(text, *(f"{100 * np.mean([row[name] for row in rows]):.1f}" for name in ("right", "sure_and_wrong")))
-    found = committed["analysis"]
-    holds(text, *(f"{count:,}" for row in found["confusion"] for count in row))
-    for row in found["error_by_rating"] + found["error_by_length"]:
-        holds(text, f"{row['reviews']:,} {100 * row['error']:.1f} %")
-    for example in found["examples"]:
-        holds(text, example["text"], f"{example['probability']:.3f}")
-    sentences = committed["gpt2_sentences"]
-    holds(text, *(one["sentence"] for one in sentences["sentences"]), sentences["model"],
-          f"{sentences['parameters']:,}", f"{committed['generation_speed']['rows'][1]['ratio']:.1f} times")
+def test_readme_shows_the_results(reference):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for group in (reference["required"], *reference["bonus"]):
+        assert shown(group["test_accuracy"]) in text
 
 
-def test_same_results_give_the_same_bytes_and_the_author_is_on_the_cover(committed):
-    first, second = set_report(committed), set_report(committed)
-    assert first == second
-    holds(text_of(first), *AUTHOR.values())
-    other = json.dumps(committed | {"peer": {"rows": []}})
-    assert build.built_from(io.BytesIO(first)) != build.digest(TEMPLATE, other)
+def test_missing_results_are_said_to_be_missing(tmp_path):
+    holds(build.render(content.reference_content(tmp_path)), *content.MEASURE.values())
 
 
-def test_absent_results_are_said_to_be_absent():
-    holds(text_of(set_report({})), *(f"{name}.json" for name in build.RESULTS if name != "published"))
+# ---- The report of runs
+
+
+def test_report_shows_the_run_and_none_of_the_reference_figures(tmp_path, reference):
+    write_run(tmp_path / "required", make_metrics())
+    pdf = report_of(tmp_path)
+    holds(pdf, *AUTHOR.values(), "81.23 %", "seed 42", "81.13 %", "Abacus 9, 3 threads, PyTorch 2.13.0", "2026-10-09",
+          "20,000", "10,101", "So good it hurts.", "0.987", "python sentiment_analysis.py --preset bonus",
+          "python generate_gpt2.py")
+    groups = [reference["required"], *reference["bonus"]]
+    lacks(pdf, *(shown(group["test_accuracy"]) for group in groups), "hand-out", "Keras", "reference solution")
+
+
+def test_groups_of_runs(tmp_path):
+    for seed, accuracy in ((42, 0.81), (43, 0.83)):
+        write_run(tmp_path / f"required-{seed}", make_metrics(seed, accuracy=accuracy))
+    write_run(tmp_path / "better-on-test", make_metrics(settings=TWO_BLOCKS, accuracy=0.99, valid_accuracy=0.85))
+    write_run(tmp_path / "bonus", make_metrics(settings=BONUS, accuracy=0.91, valid_accuracy=0.92))
+    handout = replace(sentiment_analysis.HANDOUT, glove_dim=50)
+    write_run(tmp_path / "handout", make_metrics(settings=handout, accuracy=0.8141, valid_accuracy=0.99))
+    write_run(tmp_path / "sample", make_metrics(settings=sentiment_analysis.SAMPLE, accuracy=0.8642, data="SAMPLE"))
+    found = content.runs_content(tmp_path)
+    assert found["required"]["names"] == ["required-42", "required-43"]
+    assert found["required"]["test_accuracy"] == {"mean": pytest.approx(0.82), "sd": pytest.approx(0.0141421, abs=1e-6)}
+    assert [group["preset"] for group in found["bonus"]] == ["bonus"]
+    assert {one["names"][0]: one["preset"] for one in found["mentions"]} == {
+        f"{tmp_path.name}/better-on-test": None, f"{tmp_path.name}/handout": "handout",
+        f"{tmp_path.name}/sample": "sample"}
+    pdf = build.render(found, AUTHOR)
+    holds(pdf, "82.00 ± 1.41 %", "42 and 43", "91.00", "N-gram channels", "81.41 %", "SAMPLE reviews, which says")
+    lacks(pdf, "Substitutes.")
+
+
+def test_a_run_that_repeats_another_counts_once(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, make_metrics())
+    assert content.runs_content(tmp_path)["required"]["seeds"] == [42]
+    assert "repeats" in capsys.readouterr().out
+
+
+def test_other_settings_are_shown_as_what_they_are(tmp_path):
+    write_run(tmp_path / "required", make_metrics())
+    write_run(tmp_path / "two", make_metrics(settings=TWO_BLOCKS))
+    pdf = report_of(tmp_path)
+    holds(pdf, "number of transformer blocks", "It is that of section 6.")
+    lacks(pdf, "N-gram channels", "Short texts.")
 
 
 @pytest.mark.parametrize(("losses", "says"), [
-    ([0.5, 0.4, 0.3, 0.35, 0.4], "the validation loss only until epoch 3"),
-    ([0.5, 0.4, 0.3, 0.25, 0.2], "Both losses fall in every epoch")])
-def test_what_the_text_says_of_the_curves_follows_them(committed, losses, says):
-    baseline = json.loads(json.dumps(committed["baseline"]))
-    for run in baseline["runs"]:
-        for epoch, loss in zip(run["epochs"], losses, strict=True):
-            epoch["valid_loss"] = loss
-    holds(text_of(set_report(committed | {"baseline": baseline})), says)
+    ([0.5, 0.4, 0.3, 0.35, 0.4], "lowest after epoch 3"),
+    ([0.5, 0.4, 0.3, 0.25, 0.2], "Both losses fall in every epoch"),
+    ([0.5, 0.6, 0.3, 0.25, 0.2], "not both losses fall"),
+    ([0.9, 0.8, 0.7, 0.6, 0.5], "no overfitting")])
+def test_text_about_the_curves_follows_them(tmp_path, losses, says):
+    write_run(tmp_path / "required", make_metrics(valid_losses=losses))
+    pdf = report_of(tmp_path)
+    holds(pdf, says)
+    assert ("Thevalidationlossislowerthanthetrainingloss" in text_of(pdf)) == (losses[0] < 0.7)
 
 
-def test_nothing_reaches_into_the_margins(committed):
-    inputs = {"results": json.dumps(committed), "author": json.dumps(AUTHOR), "digest": ""}
-    pages = typst.compile(str(TEMPLATE), format="png", ppi=50, sys_inputs=inputs, ignore_system_fonts=True)
+def test_text_about_errors_and_attention_follows_them(tmp_path):
+    write_run(tmp_path / "required", make_metrics())
+    holds(report_of(tmp_path), "mixed opinions are harder", "long reviews are harder", "rows of a matrix are similar",
+          "80 % of the weight is on bad", "is classified as negative")
+    other = make_analysis()
+    other["error_by_stars"][0]["error"] = other["error_by_length"][0]["error"] = 0.5
+    other["attention"] = [{"sentence": "Not bad.", "words": ["not", "bad", "."], "probability": 0.75,
+                           "weights": np.eye(3).tolist()}]
+    write_run(tmp_path / "other" / "required", make_metrics(), other)
+    holds(report_of(tmp_path / "other"), "mixed opinions are not harder", "short reviews are harder", "The rows differ",
+          "is classified as positive")
+
+
+def test_reading_of_sentences():
+    sentences = [{"prefix": "My name", "sentence": "My name is a film.", "cut": False},
+                 {"prefix": "If you", "sentence": "If you is a film.", "cut": True},
+                 {"prefix": "Do not", "sentence": "Do not filmmaker go", "cut": False}]
+    found = findings.reading(sentences)
+    assert (found["repeated"], found["cut"], found["film_prefixes"], found["prefixes"]) == (2, 1, 2, 3)
+    assert (found["words"], found["distinct_words"], found["longest"]) == (14, 11, 5)
+
+
+@pytest.mark.parametrize(("sentences", "says", "says_not"), [
+    ({}, ["GPT-2 (124,439,808 parameters)", "run with minGPT"], ["weights in", "not GPT-2"]),
+    ({"weights_sha256": "ab" * 32, "model": "gpt2"}, ["weights in gpt2, 124,439,808 parameters, SHA-256 abab"],
+     ["not GPT-2", "was written by GPT-2"]),
+    ({"backend": "transformers"}, ["transformers in place of minGPT"], [])])
+def test_sentences_are_by_the_weights_whose_digest_they_have(tmp_path, sentences, says, says_not):
+    write_gpt2(tmp_path, **sentences)
+    pdf = report_of(tmp_path)
+    holds(pdf, "My name made sentence number 4.", *says)
+    lacks(pdf, *says_not)
+
+
+def test_substitutes_are_refused_unless_allowed_and_then_on_page_one(tmp_path):
+    write_run(tmp_path / "sample", make_metrics(settings=sentiment_analysis.SAMPLE, data="SAMPLE"))
+    write_own_sentences(tmp_path)
+    with pytest.raises(UserError, match="SAMPLE reviews, not on IMDB. The sentences .*small GPT.* --allow-substitutes"):
+        report_of(tmp_path)
+    page_one = pypdf.PdfReader(io.BytesIO(report_of(tmp_path, allow_substitutes=True))).pages[0].extract_text()
+    assert "not on IMDB" in page_one
+    assert "a small GPT trained on film reviews, not GPT-2" in page_one
+
+
+def test_nothing_reaches_into_the_margins(tmp_path, monkeypatch):
+    write_run(tmp_path / "required", make_metrics())
+    write_run(tmp_path / "bonus", make_metrics(settings=BONUS))
+    write_gpt2(tmp_path, weights_sha256="ab" * 32)
+    pages = []
+
+    def compile_png(template, **options):
+        pages.extend(typst_compile(template, format="png", ppi=50, **options))
+        return typst_compile(template, **options)
+
+    typst_compile = typst.compile
+    monkeypatch.setattr(build.typst, "compile", compile_png)
+    monkeypatch.setattr(build, "needs_system_fonts", lambda text, what: False)
+    report_of(tmp_path)
     for page in pages:
         ink = matplotlib.image.imread(io.BytesIO(page))[..., :3].mean(axis=(0, 2)) < 1  # of each column of pixels
         margin = round(len(ink) * 1.9 / 21)  # cm of an A4 page, 2 less what punctuation may hang over
@@ -125,31 +237,99 @@ def test_nothing_reaches_into_the_margins(committed):
         assert ink.any()
 
 
-def test_what_the_report_cannot_be_made_of_is_refused(committed, tmp_path):
-    sentences = committed["gpt2_sentences"]
-    long = sentences | {"sentences": sentences["sentences"] * 6}
-    with pytest.raises(UserError, match="pages and may have 6"):
-        set_report(committed | {"gpt2_sentences": long})
-    with pytest.raises(UserError, match="cannot be set from these results") as caught:
-        set_report(committed | {"baseline": {"runs": []}})
-    assert "\n" not in str(caught.value)
-    (tmp_path / "baseline.json").write_text('{"runs": [', encoding="utf-8")
-    with pytest.raises(UserError, match="damaged"):
-        build.read_results(tmp_path)
-    for content in ("name = ", 'name = "A"'):
-        (tmp_path / "author.toml").write_text(content, encoding="utf-8")
-        with pytest.raises(UserError, match="must give name, cse, id"):
-            build.read_author(tmp_path / "author.toml")
+# ---- Bad input
 
 
-def test_readme_shows_the_results(committed):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in ("baseline", "bonus", "bonus_unsup"):
-        assert f"**{shown(committed[name]['test_accuracy'])} %**" in text
-        assert f"{100 * committed[name]['test_accuracy']['mean']:.2f} |" in text or name == "baseline"
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda run: (run / "checkpoint.pt").touch(), "is an unfinished run; continue it with --resume"),
+    (lambda run: (run / "metrics.json").write_text('{"data": '), "metrics.json is damaged"),
+    (lambda run: (run / "metrics.json").write_text("[]"), "metrics.json is damaged or of another version"),
+    (lambda run: (run / "metrics.json").write_text("{}"), "metrics.json is damaged or of another version"),
+    (lambda run: (run / "metrics.json").write_bytes(b"\xff\xfe"), "metrics.json is damaged"),
+    (lambda run: (run / "metrics.json").write_text(json.dumps(make_metrics(epochs=[]))), "is damaged or of another"),
+    (lambda run: (run / "metrics.json").write_text(json.dumps(make_metrics(test=3))), "is damaged or of another"),
+    (lambda run: (run / "analysis.json").unlink(), "analysis.json is missing"),
+    (lambda run: (run / "analysis.json").write_text(json.dumps(make_analysis(attention=[1]))), "is damaged or of")])
+def test_bad_run_is_refused_and_the_report_stays(call, tmp_path, change, message):
+    write_run(tmp_path / "required", make_metrics())
+    (tmp_path / "report.pdf").write_bytes(b"old")
+    change(tmp_path / "required")
+    assert message in refused(*call("--runs", tmp_path, main=build.main))
+    assert (tmp_path / "report.pdf").read_bytes() == b"old"
 
 
-# The analysis
+@pytest.mark.parametrize("count", [0, 5, 49])
+def test_generation_that_is_not_ten_times_five_sentences_is_refused(tmp_path, count):
+    write_gpt2(tmp_path, sentences=make_sentences()["sentences"][:count])
+    with pytest.raises(UserError, match="does not hold 10 prefixes with 5 sentences each"):
+        report_of(tmp_path)
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        report_of(tmp_path / "nothing")
+    with pytest.raises(UserError, match="holds no finished run"):
+        report_of(tmp_path)
+
+
+def test_too_many_pages_are_refused(tmp_path):
+    write_run(tmp_path / "required", make_metrics())
+    notes = {"6": [{"kind": "paragraph", "items": [[{"kind": "text", "text": "A long explanation. " * 2000}]]}]}
+    with pytest.raises(UserError, match="pages and may have 6; shorten the notes"):
+        report_of(tmp_path, notes=notes)
+
+
+# ---- Names and notes
+
+
+@pytest.mark.parametrize("name", ["Žofie Ελλη Жанна", "שלום עליכם", "Ḥāfiẓ"])
+def test_name_in_any_script_is_on_the_cover_as_typed(tmp_path, name):
+    write_run(tmp_path / "required", make_metrics())
+    pdf = build.render(content.runs_content(tmp_path), AUTHOR | {"name": name})
+    text = text_of(pdf)
+    assert all(letter in text for letter in name if letter != " ")
+
+
+def test_name_that_no_font_has_is_refused():
+    with pytest.raises(UserError, match="no font on this machine has \U0001f9ff, .* the name; install the font Noto"):
+        needs_system_fonts("\U0001f9ff", "the name")
+
+
+def test_notes_are_set_as_they_are_written(tmp_path):
+    write_run(tmp_path / "required", make_metrics())
+    (tmp_path / "notes.md").write_text(
+        "# 5 Layers\n<!-- hint -->\nA **strong** and *soft* word, `x * y * z` and 3 * 4 #let $x$.\n\n"
+        "- one\n  more\n- two\n\n## 6.1\n1. first\n2. second\n", encoding="utf-8")
+    notes = read_notes(tmp_path / "notes.md")
+    assert notes.keys() == {"5", "6.1"}
+    assert [block["kind"] for block in notes["5"] + notes["6.1"]] == ["paragraph", "list", "numbered"]
+    kinds = [span["kind"] for span in notes["5"][0]["items"][0]]
+    assert kinds == ["text", "strong", "text", "emph", "text", "code", "text"]
+    pdf = report_of(tmp_path, notes=notes)
+    holds(pdf, "A strong and soft word, x * y * z and 3 * 4 #let $x$.", "one more", "1. first")
+    lacks(pdf, "hint")
+
+
+def test_template_of_notes_is_empty_and_has_all_parts(call, tmp_path):
+    _, out, _ = call("--notes-template", main=build.main)
+    assert out.strip() == make_template().strip()
+    (tmp_path / "notes.md").write_text(out, encoding="utf-8")
+    assert read_notes(tmp_path / "notes.md") == {}
+    assert all(f"# {part} " in out for part in PARTS)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (b"text", "text before its first heading"), (b"# 8\n\ntext", "has a heading # 8"), (b"\xff", "not UTF-8"),
+    (None, "there is no")])
+def test_bad_notes_are_refused(tmp_path, text, message):
+    path = tmp_path / "notes.md"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        read_notes(path)
+
+
+# ---- Layers
 
 
 def test_differences_of_the_layers_are_rounding_errors():
@@ -165,115 +345,23 @@ def test_gradients_of_a_wrong_layer_would_be_seen():
         def forward(self, x, mask):
             return super().forward(x) + x.detach()
 
-    x = torch.randn(2, 3, 4, dtype=torch.float64)
-    pairs = list(analysis.gradients(Detached(4, 4).double(), x, None, torch.ones(2, 3, dtype=torch.bool)))
-    assert (pairs[0][0] - pairs[0][1]).abs().max() > 0.1
-    assert max((ours - theirs).abs().max() for ours, theirs in pairs[1:]) < 1e-7
+    x, mask = torch.randn(2, 3, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)
+    assert analysis.gradient_difference(Detached(4, 4).double(), x, mask) > 0.1
 
 
-def test_error_rates_and_most_confident_errors():
-    wrong = np.array([True, False, True, True])
-    lengths, ratings, labels = np.array([50, 150, 90, 700]), np.array([1, 1, 10, 10]), np.array([0, 0, 1, 1])
-    by_length, by_rating = analysis.error_rates(wrong, lengths, ratings)
-    assert [(row["to"], row["reviews"], row["error"]) for row in by_length] == [
-        (100, 2, 1), (200, 1, 0), (10**6, 1, 1)]
-    assert [(row["stars"], row["reviews"], row["error"]) for row in by_rating] == [(1, 2, 0.5), (10, 2, 1)]
-    texts = ["so good<br /><br />it hurts", "", "word " * 90, "too long"]
-    examples = analysis.confident_errors(texts, wrong, lengths, ratings, labels, np.array([0.9, 0.2, 0.1, 0.0]))
-    assert [(one["label"], one["stars"], one["tokens"]) for one in examples] == [(0, 1, 50), (1, 10, 90)]
-    assert [one["text"] for one in examples] == ["so good it hurts", "word " * analysis.EXAMPLE_WORDS + "…"]
+# ---- From training to the report
 
 
-def test_analysis_of_a_run(call, data, tmp_path, monkeypatch, committed):
-    run = train_toy(data, tmp_path, "it", "--epochs", 1)
-    monkeypatch.setattr(analysis, "RESULT", tmp_path / "analysis.json")
-    call("--run", run, "--data-dir", data, "--cache-dir", data / "cache", main=analysis.main)
-    result = read_json(tmp_path / "analysis.json")
-    metrics = read_json(run / "metrics.json")
-    assert result.keys() == committed["analysis"].keys()
-    assert result["confusion"] == metrics["test"]["confusion"]
-    assert result["test_accuracy"] == pytest.approx(metrics["test"]["accuracy"])
-    assert sum(result["data"][name] for name in ("train", "valid", "test")) == 120
-    for one in result["attention"]:
-        np.testing.assert_allclose(np.sum(one["weights"], axis=1), 1, atol=1e-3)
-
-
-# The submission
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A copy of what the submission is made of, with other times."""
-    for name in ("report", "helpers"):
-        shutil.copytree(ROOT / name, tmp_path / name, copy_function=shutil.copy)
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, tmp_path)
-    return tmp_path
-
-
-def test_submission_holds_readme_product_and_report_and_nothing_else(project):
-    data = make_zip(project, AUTHOR)
-    with zipfile.ZipFile(io.BytesIO(data)) as packed:
-        assert packed.testzip() is None
-        content = {name: packed.read(name) for name in packed.namelist()}
-    product = {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.py"), *ROOT.glob("helpers/*.*")]}
-    assert {"models.py", "sentiment_analysis.py", "generate_gpt2.py", "helpers/cli.py"} <= product
-    assert content.keys() == {"README", "report.pdf"} | product
-    assert content["README"].decode().splitlines()[:3] == list(AUTHOR.values())
-    assert all(content[name] == (ROOT / name).read_bytes() for name in product)
-    holds(text_of(content["report.pdf"]), *AUTHOR.values())
-    assert make_zip(ROOT, AUTHOR) == data
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    ({"name": ""}, "name not given"), ({"cse": ""}, "cse not given"), ({"name": "", "id": ""}, "name, id not given"),
-    ({"id": "12345678a"}, "digits"), ({"id": "١٢٣"}, "digits"), ({"id": "-1"}, "digits")])
-def test_submission_without_who_is_refused(change, message):
-    with pytest.raises(UserError, match=message):
-        make_zip(ROOT, AUTHOR | change)
-
-
-@pytest.mark.parametrize(("file", "line", "message"), [
-    ("models.py", "import scipy.sparse", "models.py, line 1, imports scipy.sparse"),
-    ("helpers/batches.py", "def f():\n    from torchvision.io import x", "batches.py, line 2, imports torchvision.io"),
-    ("models.py", "from . import other", "imports ., which"),
-    ("sentiment_analysis.py", "import transformers", "imports transformers"),
-    ("new.py", "import report", "imports report"),
-    ("new.py", "if", "not Python")])
-def test_submission_with_other_imports_is_refused(file, line, message):
-    product = submission.product_files(ROOT)
-    submission.check_imports(product)
-    with pytest.raises(UserError, match=message):
-        submission.check_imports(product | {file: line.encode()})
-
-
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("report.pdf", None, "run make report"), ("report.pdf", b"", "run make report"),
-    ("report.pdf", b"<html>", "run make report"), ("results/analysis.json", b"{}", "older than its results"),
-    ("report.typ", b"other", "older than its results")])
-def test_submission_without_a_report_of_these_results_is_refused(project, name, content, message):
-    (project / "report" / name).unlink()
-    if content is not None:
-        (project / "report" / name).write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        make_zip(project, AUTHOR)
-
-
-def test_command_line_of_the_submission(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "id not given; name all of --name, --cse and --id (make: NAME=, CSE= and ID=)." in refused(
-        *call("--name", "Ada", "--cse", "ada", main=submission.main))
-    assert list(tmp_path.iterdir()) == []
-    _, out, _ = call("--name", "Ada  Lovelace ", "--cse", "ada", "--id", "123456789", main=submission.main)
-    assert "handed in by Ada Lovelace, ada, 123456789" in out
-    assert (tmp_path / "ex5_123456789.zip").read_bytes() == make_zip(ROOT, AUTHOR)
-
-
-def test_unpacked_submission_runs_the_sample(tmp_path):
-    """From an empty folder; the reviews of the sample are no part of the submission and are put beside it."""
-    with zipfile.ZipFile(io.BytesIO(make_zip(ROOT, AUTHOR))) as packed:
-        packed.extractall(tmp_path)
-    shutil.copytree(ROOT / "sample_reviews", tmp_path / "sample_reviews")
-    code, _, err = run_python("sentiment_analysis.py", "--sample", "--epochs", "2", cwd=tmp_path)
+def test_report_of_a_training(call, data, tmp_path, monkeypatch):
+    run = train_toy(data, tmp_path / "runs", "bonus", "--preset", "bonus", "--epochs", 1)
+    train_toy(data, tmp_path / "runs", "required", "--epochs", 2)
+    code, out, err = call("--runs", run.parent, "--name", "Ada", main=build.main)
     assert code == 0, err
-    assert {path.name for path in (tmp_path / "runs" / "sample").iterdir()} == {"metrics.json", "loss.png", "model.pt"}
+    assert out.startswith(f"{Path(run.parent, 'report.pdf')}: ")
+    pdf = (run.parent / "report.pdf").read_bytes()
+    holds(pdf, f"{100 * read_json(run / 'metrics.json')['test']['accuracy']:.2f} %", "Missing: a run with the required")
+    call("--runs", run.parent, "--name", "Ada", "--out", tmp_path / "again.pdf", main=build.main)
+    assert (tmp_path / "again.pdf").read_bytes() == pdf
+    monkeypatch.setattr(analysis, "RESULT", tmp_path / "analysis.json")
+    call("--run", run, main=analysis.main)
+    assert read_json(tmp_path / "analysis.json").keys() >= {"seed", "layers", "data", "attention"}

@@ -1,4 +1,4 @@
-"""What an epoch of short texts holds, read back as sentences."""
+"""The short texts of an epoch, read back as sentences."""
 
 from collections import Counter
 
@@ -6,22 +6,28 @@ import numpy as np
 import pytest
 from torchtext.vocab import Vocab
 
-from helpers.ngrams import NgramTable, build
-from helpers.predictor import as_reviews
-from helpers.short_texts import ShortTextLoader
+from helpers.bonus.ngram_values import learn_values
+from helpers.bonus.ngrams import NgramTable, channels_by_fold
+from helpers.bonus.pipeline import BonusReviewSet
+from helpers.bonus.short_texts import ShortTextLoader
+from helpers.inference.predictor import as_reviews
+from tests.toy import words_of
 
 GOOD, BAD = ["great", "superb", "moving"], ["awful", "boring", "clumsy"]
 
 
 @pytest.fixture(scope="module")
 def reviews():
-    """Reviews of 60 films, each of sentences that say its label, with a negation of the contrary here and there."""
+    """Reviews of 60 films. Every sentence tells the label; some of them negate the contrary."""
     chance, texts, labels = np.random.default_rng(0), [], []
     for film in range(60):
         label = film % 2
         own, other = (GOOD, BAD) if label else (BAD, GOOD)
-        texts.append(" ".join(chance.choice([f"The film was {chance.choice(own)}.", f"it is {chance.choice(own)} .",
-                                             f"the story was not {chance.choice(other)} !"]) for _ in range(6)))
+        sentences = []
+        for _ in range(6):
+            sentences.append(chance.choice([f"The film was {chance.choice(own)}.", f"it is {chance.choice(own)} .",
+                                            f"the story was not {chance.choice(other)} !"]))
+        texts.append(" ".join(sentences))
         labels.append(label)
     texts[0] += " never hardly n't do did you they we"
     reviews = as_reviews(texts)
@@ -30,50 +36,51 @@ def reviews():
 
 
 @pytest.fixture(scope="module")
-def short_texts(reviews):
-    words, keys, values, folds = build(reviews, np.ones(60, bool), 1, 0)
+def loader(reviews):
+    words, keys, values, folds = learn_values(reviews, np.ones(60, bool), 1, 0)
     tables = [NgramTable(words, keys, of_fold, np.ones(7)) for of_fold in values]
-    return ShortTextLoader(reviews, folds, tables, 16, vocab=Vocab(Counter(reviews.words)), max_len=50)
+
+    def make_set(texts, folds, vocab, device):
+        return BonusReviewSet(texts, vocab, 50, channels_by_fold(texts, folds, tables), device)
+
+    train_set = make_set(reviews, folds, Vocab(Counter(reviews.words)), "cpu")
+    return ShortTextLoader(train_set, folds, tables, 16, make_set)
 
 
-def sentences(texts):
-    return [" ".join(texts.words[token] for token in texts.tokens[a:b])
-            for a, b in zip(texts.starts[:-1], texts.starts[1:], strict=True)]
-
-
-def test_an_epoch_holds_all_reviews_and_the_short_texts(reviews, short_texts):
+def test_epoch_has_all_reviews_spans_sentences_and_negations(reviews, loader):
     np.random.seed(0)
-    texts, folds = short_texts.draw()
+    texts, folds = loader.draw()
     assert len(texts.labels) == len(folds) == 60 + 75 + 24 + 12
-    said = sentences(texts)
-    whole = sentences(reviews)
-    assert said[:60] == whole
+    drawn = list(map(" ".join, words_of(texts)))
+    whole = list(map(" ".join, words_of(reviews)))
+    assert drawn[:60] == whole
     assert texts.labels[:60].tolist() == reviews.labels.tolist()
-    for text, label, fold in zip(said[60:159], texts.labels[60:159], folds[60:159], strict=True):
+    for text, label, fold in zip(drawn[60:159], texts.labels[60:159], folds[60:159], strict=True):
         sources = [i for i in range(60) if text in whole[i]]
-        assert any(reviews.labels[i] == label and short_texts.folds[i] == fold for i in sources), text
-    assert all(text.count(" ") >= 2 for text in said[60:135])
-    assert {text.count(" ") > 12 for text in said[60:135]} == {True, False}
-    assert all(text[-1] in ".!" for text in said[135:159])
+        assert any(reviews.labels[i] == label and loader.folds[i] == fold for i in sources), text
+    spans, sentences = drawn[60:135], drawn[135:159]
+    lengths = [len(text.split()) for text in spans]
+    assert 3 <= min(lengths) <= 13 < max(lengths)
+    assert all(text[-1] in ".!" for text in sentences)
 
 
-def test_a_negation_reverses_the_label(short_texts):
-    assert len(short_texts.negations) > 50
-    said = [" ".join(short_texts.reviews.words[token] for token in text.tokens) for text in short_texts.negations]
-    for words, text in zip(said, short_texts.negations, strict=True):
-        is_positive = any(word in words for word in GOOD) != ("not" in words.split())
+def test_negation_reverses_the_label(loader):
+    assert len(loader.negations) > 50
+    for text in loader.negations:
+        words = [loader.reviews.words[token] for token in text.tokens]
+        is_positive = any(word in words for word in GOOD) != ("not" in words)
         assert is_positive == text.label, words
-    for before, after in zip(short_texts.negations[::2], short_texts.negations[1::2], strict=True):
+    for before, after in zip(loader.negations[::2], loader.negations[1::2], strict=True):
         assert (before.label, before.fold) == (1 - after.label, after.fold)
         assert abs(len(before.tokens) - len(after.tokens)) == 1
 
 
-def test_loader_draws_anew_and_follows_numpys_seed(short_texts):
-    def epoch(seed):
+def test_texts_are_drawn_again_for_each_pass_and_follow_numpys_seed(loader):
+    def batches(seed):
         np.random.seed(seed)
-        return [(ids.tolist(), channels.shape[2], labels.tolist()) for ids, channels, labels in short_texts]
+        return [(ids.tolist(), channels.shape[2], labels.tolist()) for ids, channels, labels in loader]
 
-    first = epoch(0)
-    assert len(first) == len(short_texts) == -(-171 // 16)
-    assert first == epoch(0) != epoch(1)
+    first = batches(0)
+    assert len(first) == len(loader) == -(-171 // 16)
+    assert first == batches(0) != batches(1)
     assert {channels for _, channels, _ in first} == {7}

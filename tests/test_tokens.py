@@ -1,24 +1,19 @@
-"""One plain form for all ways to write a text."""
+"""The plain form of texts, and their tokens compared with those of spaCy."""
 
+import itertools
 import json
-import re
-import string
-import subprocess
-import sys
 import unicodedata
 
 import numpy as np
 import pytest
-import spacy
 
-import helpers.tokens
-from helpers.cli import UserError
-from helpers.predictor import Predictor, as_reviews
-from helpers.tokens import plain_text, tokenize, tokenize_part
+from helpers.data.reviews import make_reviews
+from helpers.data.text import plain_text
+from helpers.data.tokens import tokenize
+from helpers.inference.predictor import Predictor, as_reviews
+from tests.toy import spacy_words, words_of
 
-PYTHON = sys.executable
-
-SAME = {  # a text as it stands in a plain file: other ways to write it
+SAME = {  # from a plain text to other ways to write it
     "It doesn't work.": ["It doesn’t work.", "It doesnʼt work.", "It doesn´t work.", "It doesn`t work.",
                          "It doesn&#39;t work.", "It doesn&#x27;t work.", "It doesn&apos;t work.",
                          "It doesn&rsquo;t work.", "It doesn&amp;#39;t work.", "It doesn\x92t work.",
@@ -41,13 +36,14 @@ SAME = {  # a text as it stands in a plain file: other ways to write it
 }
 
 
+
 @pytest.mark.parametrize(("text", "other"), [(text, other) for text, others in SAME.items() for other in others])
-def test_other_writings_have_the_same_plain_form(text, other):
+def test_all_ways_to_write_a_text_have_the_same_plain_form(text, other):
     assert plain_text(other).split() == text.split()
 
 
-def test_other_writings_have_the_same_logit_to_the_last_bit(call):
-    """By the network that comes with the project, one text at a time and all at once."""
+def test_all_ways_to_write_a_text_have_exactly_the_same_logit(call):
+    """The shipped network classifies one text at a time and all at once."""
     predictor = Predictor.load()
     for text, others in SAME.items():
         expected = predictor.logits(as_reviews([text]))
@@ -63,12 +59,12 @@ def test_other_writings_have_the_same_logit_to_the_last_bit(call):
     "http://a.com/b?c=d;e www.a.de/b;c me@x.com;you a.org?b=c imdb.com/title?ref", "great;D fun;p :D ;) :| xD o.O",
     "good;)bad isn't don;t it;s can?t rock'n'roll", "so-so well-made a.k.a. O'Hara", "日本語の映画",
     "&unheardof;"])
-def test_what_is_meaning_stays(text):
+def test_meaning_is_kept(text):
     assert plain_text(text) == text
 
 
-def test_what_only_looks_like_html_costs_no_time_and_no_error():
-    """A number of more digits than Python reads; white space that a pattern could divide in many ways."""
+def test_text_that_resembles_html_costs_no_time_and_no_error():
+    """A number has more digits than Python reads, and a pattern could divide the white space in many ways."""
     for text in ("&#" + "9" * 5000 + ";", "<" + " " * 200_000 + "x", "<p" + " a" * 100_000, "<p" + " a=b" * 100_000,
                  "<p " + "a" * 200_000, "." * 200_000, "!" * 200_000 + "/", "<a b='" * 50_000):
         assert plain_text(text) == text
@@ -85,50 +81,24 @@ def test_plain_form_is_its_own_plain_form():
         assert not [c for c in plain if unicodedata.category(c) == "Cf"]
 
 
-def test_no_rule_of_spacys_concerns_letters_alone():
-    """As `english_tokenizer` takes for granted: not units, which follow a digit, nor exceptions, looked up before."""
-    rules = spacy.blank("en").tokenizer
-    chance = np.random.default_rng(0)
-    words = [word for key in rules.rules for word in re.findall("[A-Za-z]+", key)] + ["km", "USD", "http", "www", "com"]
-    words += ["".join(chance.choice([*string.ascii_letters], length)) for length in range(1, 30) for _ in range(100)]
-    for word in words:
-        assert not rules.prefix_search(word), word
-        assert not rules.suffix_search(word), word
-        assert not list(rules.infix_finditer(word)), word
-        assert not rules.url_match(word), word
-    assert rules.suffix_search("5km")
-    assert rules.token_match is None
+TEXTS = [
+    "I didn't like it, I LOVED it!",
+    "Great.<br /><br />Awful<br />even(!)<br />",
+    "see http://www.imdb.com/title/tt0118694/?ref=fn or mail me@example.com",
+    "odd  spaces\tand\nlines\r\n\r\nand\u00a0hard ones\u2003 too ",
+    "naïve café, ÀÉÎ, Straße, İstanbul, Σίσυφος, 日本語の映画 — “quoted” … ‘it’s’",
+    "10/10 😀😀 :-) :( <3 ^_^ xD",
+    "U.S.A. vs. Mr. and Mrs. O'Neil's e.g. 3.5km $5m 1990s rock'n'roll well-made, so-so... (sic) y'all would've gonna",
+    "<b>bold</b> <BR /> <br/> a/b and/or *** ---- ''' \"\"",
+    "word " * 50, "", "   ",
+]
+MANY = [f"don't{i} x{i}-y ({i})" for i in range(4000)]  # spaCy gets the 12,000 distinct pieces in three blocks
 
 
-@pytest.mark.parametrize("program", [PYTHON, "false", "not-there", ""])
-def test_many_texts_are_tokenized_by_two_processes_or_by_one_where_the_second_fails(monkeypatch, program):
-    """With the same result to the last byte."""
-    texts = [f"{text} {i}" for i, text in enumerate([other for others in SAME.values() for other in others] * 3)]
-    monkeypatch.setattr(subprocess, "Popen", None)
-    words, *arrays = tokenize(texts)  # few texts start no process
-    monkeypatch.undo()
-    for name, value in {"MANY": 50, "BLOCK": 10, "HERE": 4}.items():
-        monkeypatch.setattr(helpers.tokens, name, value)
-    monkeypatch.setattr(sys, "executable", program)
-    calls = []
-    monkeypatch.setattr(helpers.tokens, "tokenize_part", lambda part: calls.append(len(part)) or tokenize_part(part))
-    many_words, *many_arrays = tokenize(iter(texts))
-    assert many_words == words
-    assert [(a.dtype, a.tobytes()) for a in many_arrays] == [(a.dtype, a.tobytes()) for a in arrays]
-    here = sum(i % 10 < 4 for i in range(len(texts)))
-    assert calls == {PYTHON: [here], "false": [here, len(texts) - here]}.get(program, [len(texts)])
-
-
-def test_error_among_many_texts_ends_the_second_process(monkeypatch):
-    """At once, though it has been sent more than it can have read."""
-    def texts():
-        yield from ["some text " * 100] * 20_000
-        raise UserError("damaged")
-
-    processes, start = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: processes.append(start(*args, **options)) or
-                        processes[-1])
-    with pytest.raises(UserError, match="damaged"):
-        tokenize(texts())
-    assert processes[0].returncode
-    assert processes[0].stdin.closed
+@pytest.mark.parametrize("texts", [TEXTS, [], [""], ["", " ", ""], MANY], ids=["texts", "none", "one", "three", "many"])
+def test_tokens_are_those_of_spacy(texts):
+    expected = [spacy_words(text) for text in texts]
+    words, tokens, starts = tokenize(iter(texts))
+    assert words_of(make_reviews(words, tokens, starts)) == expected
+    assert sorted(words) == sorted(set(itertools.chain(*expected)))
+    assert (tokens.dtype, starts.dtype, starts[-1]) == (np.int32, np.int64, len(tokens))

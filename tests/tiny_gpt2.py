@@ -1,4 +1,4 @@
-"""A tiny GPT-2 in a Hugging Face folder, and the real minGPT where it is (MINGPT_DIR=DIR, or ./minGPT)."""
+"""A tiny GPT-2 in a Hugging Face folder, and the real minGPT if available (MINGPT_DIR=DIR, or ./minGPT)."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,8 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from generate_gpt2 import PREFIXES
-from helpers.gpt2 import choose_gpt, load_writer
+from helpers.gpt2.mingpt import choose_gpt
+from helpers.gpt2.weights import load_language_model
 
 MINGPT = Path(os.environ.get("MINGPT_DIR", Path(__file__).parent.parent / "minGPT")).resolve()
 needs_mingpt = pytest.mark.skipif(not (MINGPT / "mingpt").is_dir(), reason="no minGPT: set MINGPT_DIR to a clone")
@@ -17,12 +18,13 @@ BACKENDS = ["transformers", pytest.param("mingpt", marks=needs_mingpt)]
 SETTINGS = {"max_new_tokens": 12, "temperature": 1.0, "top_k": 40}
 
 
-def make_tiny(folder, **sizes):
-    """Write a GPT-2 with random weights and a tokenizer of 300 tokens of its own; return its path."""
+def make_tiny(folder, **options):
+    """Write a GPT-2 with random weights and its own tokenizer of 300 tokens; return its path."""
     torch.manual_seed(0)
-    sizes = dict(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0) | sizes
-    model = GPT2LMHeadModel(GPT2Config(initializer_range=0.3, **sizes))
-    model.half().bfloat16().float().save_pretrained(folder)  # weights that half precision holds without loss
+    sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(**{"initializer_range": 0.3} | sizes | ends | options))
+    model.half().bfloat16().float().save_pretrained(folder)  # weights that half precision stores without loss
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator([*PREFIXES, "The name of this film is not what they should have given it."],
                                   vocab_size=300, min_frequency=1, special_tokens=["<|endoftext|>"],
@@ -33,18 +35,16 @@ def make_tiny(folder, **sizes):
 
 
 def only_tokenizer_json(folder):
-    """Save a folder's tokenizer as transformers 5 does: in one file, and its settings."""
+    """Save a folder's tokenizer in one file, as transformers 5 does."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in ("vocab.json", "merges.txt", "added_tokens.json"):
         (folder / name).unlink(missing_ok=True)
 
 
-def write(folder, backend):
-    """Return eight texts that the GPT-2 of a folder writes after a prefix."""
-    writer = load_writer(folder, "tiny", choose_gpt(backend, MINGPT))
-    assert {weights.dtype for weights in writer.model.parameters()} == {torch.float32}
-    idx = torch.tensor([writer.encode("My name")] * 8)
+def sample_texts(folder, backend):
+    """Return eight random continuations of a prefix by the GPT-2 of a folder."""
+    language_model = load_language_model(folder, "tiny", choose_gpt(backend, MINGPT))
+    assert {weights.dtype for weights in language_model.model.parameters()} == {torch.float32}
     torch.manual_seed(1)
-    drawn = writer.model.generate(idx, do_sample=True, **SETTINGS)
-    return [writer.decode(ids) for ids in drawn[:, idx.size(1):].tolist()]
+    return language_model.sample([language_model.encode("My name")] * 8, **SETTINGS)

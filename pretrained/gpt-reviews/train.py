@@ -1,10 +1,10 @@
-"""Train the small GPT of this folder on the 75,000 training reviews of IMDB (labels unused) with minGPT.
+"""Train the small GPT of this folder with minGPT on the 75,000 training reviews of IMDB, without their labels.
 
-    PYTHONPATH=.:minGPT python pretrained/gpt-reviews/train.py     from the project's folder, minGPT cloned beside it
+    PYTHONPATH=.:minGPT python pretrained/gpt-reviews/train.py     in the project's folder, with a clone of minGPT in it
 
-It writes a Hugging Face GPT-2 folder (config.json, model.safetensors in float16, vocab.json, merges.txt), `log.csv` and
-`result.json` with the validation perplexity here. The state of the training is kept in `runs/gpt-reviews/`; a run that
-was stopped goes on from there.
+Writes a Hugging Face GPT-2 folder (config.json, model.safetensors in float16, vocab.json, merges.txt), `log.csv`, and
+`result.json` with the validation perplexity. All go to this folder. The state of the training is saved in
+`runs/gpt-reviews/`; an interrupted run continues from there.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from mingpt.utils import set_seed
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from helpers.archive import find_source, read_files
-from helpers.batches import split_by_movie
+from helpers.data.archive import find_source, read_files
+from helpers.data.reviews import split_by_movie
 from helpers.files import whole_file, write_text
-from helpers.gpt2 import TRANSPOSED
+from helpers.gpt2.mingpt import TRANSPOSED
 
 HERE = Path(__file__).parent
 END = "<|endoftext|>"
@@ -33,19 +33,19 @@ SIZES = dict(n_layer=4, n_head=4, n_embd=256, vocab_size=8000, block_size=128)
 
 
 class ReviewGPT(GPT):
-    """minGPT's network with one matrix for input and output embedding, as GPT-2 has, in bfloat16 where that is safe."""
+    """minGPT's network with tied input and output embeddings, as in GPT-2, and bfloat16 autocast."""
 
     def __init__(self, config):
         super().__init__(config)
         self.transformer.wte.weight = self.lm_head.weight
-        self.state = None  # the optimiser's, when a stopped training goes on
+        self.state = None  # of the optimizer, to continue an interrupted run
 
     def forward(self, ids, targets=None):
         with torch.autocast(ids.device.type, torch.bfloat16):
             return super().forward(ids, targets)
 
     def configure_optimizers(self, config):
-        """AdamW with weight decay on the matrices; minGPT's own cannot handle a matrix that two modules share."""
+        """Return AdamW with weight decay on the matrices. minGPT's own method fails with tied embeddings."""
         groups = [{"params": [p for p in self.parameters() if p.dim() >= 2], "weight_decay": config.weight_decay},
                   {"params": [p for p in self.parameters() if p.dim() < 2], "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
@@ -55,7 +55,7 @@ class ReviewGPT(GPT):
 
 
 class Windows(torch.utils.data.Dataset):
-    """Item i: `block_size` tokens and the tokens after them; every other window begins where a review does."""
+    """Item i: `block_size` tokens, and the next token of each. Odd items begin at the start of a review."""
 
     def __init__(self, ids, end, block_size):
         self.ids, self.T = ids, block_size
@@ -66,14 +66,14 @@ class Windows(torch.utils.data.Dataset):
         return 2 * len(self.begins)
 
     def __getitem__(self, i):
-        # generation starts at the start of a text, which a window at random seldom does
+        # Generation begins at the start of a text, where random windows rarely begin.
         first = self.begins[i // 2] if i % 2 else np.random.randint(len(self.ids) - self.T - 1)
         window = torch.from_numpy(self.ids[first:first + self.T + 1].astype(np.int64))
         return window[:-1], window[1:]
 
 
 def read_texts(data_dir):
-    """Return training and validation texts; the films of the validation texts (1 %) are in no training text."""
+    """Return training and validation texts, about 99 % and 1 %; they are reviews of different films."""
     reviews = dict(sorted(read_files(find_source(data_dir), {"train/neg", "train/pos", "train/unsup"})))
     urls = {name: reviews.pop(name).splitlines() for name in list(reviews) if "/urls_" in name}
     names, movies = list(reviews), {}
@@ -89,14 +89,14 @@ def read_texts(data_dir):
 
 
 def encode(tokenizer, texts):
-    """Return the ids of all texts one after the other, each ended by <|endoftext|>."""
+    """Return the ids of all texts in one array, with <|endoftext|> after each text."""
     end = tokenizer.token_to_id(END)
     return np.concatenate([[*encoding.ids, end] for encoding in tokenizer.encode_batch(texts)]).astype(np.uint16)
 
 
 @torch.no_grad()
 def validation_loss(model, ids, block_size):
-    """Return the mean cross-entropy in nats a token over windows that follow one another."""
+    """Return the mean cross-entropy in nats per token, over consecutive windows."""
     model.eval()
     rows = (len(ids) - 1) // block_size
     x = torch.from_numpy(ids[:rows * block_size].astype(np.int64)).reshape(rows, block_size)
@@ -115,7 +115,7 @@ def save(model, tokenizer):
     state = {name: tensor.t() if name.endswith(TRANSPOSED) else tensor
              for name, tensor in model.state_dict().items() if not name.endswith(".attn.bias")}
     twin.load_state_dict(state)
-    twin.generation_config.update(do_sample=True, temperature=0.7)  # so small a network is too wild at 1
+    twin.generation_config.update(do_sample=True, temperature=0.7)  # at 1, such a small network makes too many mistakes
     twin.half().save_pretrained(HERE)
     tokenizer.save_model(str(HERE))
 
@@ -123,8 +123,8 @@ def save(model, tokenizer):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", default=".data", help="folder with the IMDB archive")
-    parser.add_argument("--iters", type=int, default=12_000, help="steps of the whole training")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads to use")
+    parser.add_argument("--iters", type=int, default=12_000, help="number of training steps")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     set_seed(42)
@@ -146,13 +146,13 @@ def main():
         saved = torch.load(folder / "state.pt", weights_only=True)
         model.load_state_dict(saved["model"])
         model.state, first, seconds_before, rows = (saved[key] for key in ("optimizer", "step", "seconds", "rows"))
-        set_seed(42 + first)  # other windows than before
+        set_seed(42 + first)  # new random windows
         setting.max_iters -= first
     started = time.time()
 
     def on_batch_end(trainer):
         step = first + trainer.iter_num + 1
-        # warm up, stay, and go down to 0 over the last 40 %
+        # warm up, keep the rate, then lower it to 0 over the last 40 %
         rate = setting.learning_rate * min(step / 200, 1, (args.iters - step) / (0.4 * args.iters))
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate

@@ -1,0 +1,34 @@
+"""The network of the bonus: the transformer of the exercise with more inputs for each token."""
+
+import torch
+from torch import nn
+
+from helpers.bonus.regions import Regions
+from models import MyTransformer
+
+
+class BonusTransformer(MyTransformer):
+    """A `MyTransformer` whose blocks read word vectors, region embeddings and the channels of n-grams.
+
+        x_t = [dropout(word vector of token t) + region embedding at t ; channels of token t]
+
+    Args:
+        vocab, max_len, num_of_blocks, dropout, freeze: as in `MyTransformer`.
+        num_channels: C, the channels of a token.
+        input_dropout: dropout of the word vectors.
+        embeddings: the `regions.RegionEmbedding`s, or None.
+    """
+
+    def __init__(self, vocab, max_len, num_of_blocks, dropout, freeze, num_channels, input_dropout, embeddings):
+        d = vocab.vectors.shape[1]
+        regions = Regions(embeddings, d) if embeddings else None
+        super().__init__(vocab, max_len, num_of_blocks, dropout, freeze, input_dim=d + num_channels)
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.regions = regions
+
+    def embed(self, ids, channels):
+        """Return what the first block reads: ids (B, T), channels (B, T, C) -> (B, T, d + C)."""
+        x = self.input_dropout(self.embedding(ids))  # (B, T, d)
+        if self.regions is not None:
+            x = x + self.regions(ids)
+        return torch.cat([x, channels], dim=2)

@@ -1,0 +1,1 @@
+"""The data: from the IMDB archive to batches of token ids."""

@@ -1,0 +1,74 @@
+"""Calibration: of the texts that get a probability of 80 %, about 80 % should be classified correctly.
+
+A network is overconfident, and how much depends on the length of the text. The logit is therefore multiplied by a
+factor that depends on the number of tokens n (temperature scaling, Guo et al. 2017, "On calibration of modern neural
+networks", with a curve instead of one temperature):
+
+    sharpness(n) = 16 ^ tanh(a + b log n + c (log n)²)
+
+The factor is between 1/16 and 16 for every n. It does not change the label. a, b and c minimise the loss on excerpts of
+the validation reviews.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from helpers.data.reviews import cut_spans
+
+LENGTHS = (5, 10, 20, 50)  # tokens of excerpts
+PENALTY = 1e-6  # of a, b and c, which would become infinite if all of a few reviews were classified correctly
+
+
+def powers(lengths):
+    """Return 1, log n and (log n)² for each number of tokens n: lengths (texts,) -> (texts, 3)."""
+    log = torch.log(torch.as_tensor(np.maximum(lengths, 1), dtype=torch.float64))
+    return torch.stack([torch.ones_like(log), log, log.square()], dim=1)
+
+
+def sharpness(calibration, lengths):
+    """Return the factors of logits: calibration (a, b, c), lengths (texts,) -> (texts,)."""
+    return 16 ** torch.tanh(powers(lengths) @ torch.as_tensor(calibration, dtype=torch.float64))
+
+
+def fit(logits, lengths, labels):
+    """Return a, b and c with the least binary cross-entropy: logits, lengths, labels (texts,) -> list of 3 floats."""
+    scaled = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    scale = powers(lengths).amax(dim=0)  # unscaled, the first step would end where tanh is flat
+    optimizer = torch.optim.LBFGS([scaled], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(sharpness(scaled / scale, lengths) * logits, labels.double())
+        value = value + PENALTY * scaled.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return (scaled / scale).tolist()
+
+
+def reliability(logits, labels, bins=20):
+    """Return the reliability diagram: logits, labels (texts,) -> (bins, 3).
+
+    A row holds, for a range of probabilities, the number of texts, the sum of their probabilities, and how many of them
+    are classified correctly.
+    """
+    probability = torch.sigmoid(logits.abs())  # of the predicted label, from 0.5
+    is_correct = ((logits > 0) == (labels > 0.5)).float()
+    number = ((probability - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    columns = torch.stack([torch.ones_like(probability), probability, is_correct], dim=1)
+    return torch.zeros(bins, 3).index_add(0, number, columns)
+
+
+def calibration_error(logits, labels):
+    """Return the expected calibration error over 20 ranges: the mean difference between accuracy and probability."""
+    _, probability, correct = reliability(logits, labels).T
+    return (correct - probability).abs().sum().item() / len(logits)
+
+
+def cut_excerpts(reviews, seed=0):
+    """Return random excerpts of reviews: a dict from the number of tokens, or "all", to `reviews.Reviews`."""
+    generator = np.random.default_rng(seed)
+    excerpts = {str(length): cut_spans(reviews, length, generator) for length in LENGTHS} | {"all": reviews}
+    return {length: texts for length, texts in excerpts.items() if len(texts.labels)}

@@ -1,0 +1,63 @@
+"""From tokenized reviews to a network: the steps of the exercise, which the bonus overrides in `bonus/pipeline.py`."""
+
+from torch.optim.lr_scheduler import LambdaLR
+
+from helpers.data.batches import BucketLoader, ReviewSet
+from helpers.data.reviews import LABELLED
+from models import MyTransformer
+
+
+class Pipeline:
+    """The steps of the exercise.
+
+    Args:
+        settings: the settings of a run, a dict as in `metrics.json` and `model.pt`.
+    """
+
+    parts = LABELLED  # what is read from the archive
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def fit(self, reviews, is_train, vocab, seed, cache_dir):
+        """Learn what the network needs besides the vocabulary. In the exercise, that is nothing.
+
+        Args:
+            reviews: all `reviews.Reviews` of `parts`.
+            is_train: (reviews,) bool, the reviews whose labels may be seen.
+            vocab: the `torchtext.vocab.Vocab` of the training reviews.
+            seed: seed of all random choices.
+            cache_dir: folder for results that take long to compute.
+        """
+
+    def review_set(self, reviews, vocab, device):
+        """Return `reviews.Reviews` as the network reads them, a `batches.ReviewSet`."""
+        return ReviewSet(reviews, vocab, self.settings["max_len"], device)
+
+    def train_set(self, reviews, vocab, device):
+        """Return the training reviews as the network reads them, a `batches.ReviewSet`."""
+        return self.review_set(reviews, vocab, device)
+
+    def train_loader(self, train_set):
+        """Return the batches to train on."""
+        return BucketLoader(train_set, self.settings["batch_size"])
+
+    def build_model(self, vocab):
+        """Return a new network."""
+        return MyTransformer(vocab, self.settings["max_len"], self.settings["blocks"], self.settings["dropout"],
+                             self.settings["freeze"])
+
+    def make_scheduler(self, optimizer, steps):
+        """Return the schedule of the learning rate over so many training steps. In the exercise, it is constant."""
+        return LambdaLR(optimizer, lambda step: 1.0)
+
+    def what_is_read(self):
+        """Return which part of a long text the network reads, as words of a sentence."""
+        return f"first {self.settings['max_len']} tokens"
+
+    def state(self):
+        """Return what `fit` has learned and is not part of the network, for `model.pt`: a dict of torch's types."""
+        return {}
+
+    def load_state(self, state, vocab):
+        """Take what `state` returned; afterwards, `build_model` builds a network of the right size."""
