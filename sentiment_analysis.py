@@ -37,6 +37,7 @@ from helpers.files import only_process, write_text
 from helpers.inference import predict
 from helpers.inference.predictor import Predictor
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory
+from helpers.solution import SolutionPipeline
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def make_optimizer(model, lr):
 def train_epoch(model, loader, optimizer, scheduler, title):
     """Pass once over the training reviews and return the mean loss. Raises UserError if the loss diverges."""
     model.train()
-    total, count = torch.zeros((), dtype=torch.float64, device=model.fc.weight.device), 0
+    total, count = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device), 0
     bar = tqdm(loader, desc=title, unit=" batches", leave=False)
     for step, (*inputs, labels) in enumerate(bar, 1):
         logits = model(*inputs).squeeze(1)  # (B,)
@@ -158,16 +159,18 @@ def train(settings, source, folder, args):
     started = time.time()
     keep_freed_memory()
     device = choose_device(args.device)
-    pipeline = make_pipeline(asdict(settings))
-    train_set, valid_set, test_set, train_loader, valid_loader, test_loader, vocab, _ = load_imdb_data(
-        settings, source, args.cache_dir, args.seed, device, pipeline)
+    pipeline = SolutionPipeline(asdict(settings), args.models) if args.models else make_pipeline(asdict(settings))
+    data = load_imdb_data(settings, source, args.cache_dir, args.seed, device, pipeline)
+    train_loader, valid_loader, vocab = data[3], data[4], data[6]
     metrics = {"data": "SAMPLE" if source == SAMPLE_DIR else "IMDB", "content_digest": expected_digest(source),
-               "seed": args.seed, "words": len(vocab), "settings": asdict(settings), **describe_machine(device)}
+               "models": args.models, "seed": args.seed, "words": len(vocab), "settings": asdict(settings),
+               **describe_machine(device)}
     set_seed(args.seed)  # again, so that training does not depend on the random numbers of the data step
     model = pipeline.build_model(vocab).to(device)
     optimizer = make_optimizer(model, settings.lr)
     scheduler = pipeline.make_scheduler(optimizer, settings.epochs * len(train_loader))
-    identity = metrics["settings"] | {"seed": args.seed, "device": device.type, "data": metrics["content_digest"]}
+    identity = metrics["settings"] | {"models": args.models, "seed": args.seed, "device": device.type,
+                                      "data": metrics["content_digest"]}
     checkpoint = Checkpoint(folder / "checkpoint.pt", identity, model=model, optimizer=optimizer, scheduler=scheduler)
     metrics["epochs"], seconds_before = checkpoint.start(args.resume)
 
@@ -176,25 +179,36 @@ def train(settings, source, folder, args):
         checkpoint.save(metrics["epochs"], seconds_before + time.time() - started)
         evaluate.print_epoch(epoch, metrics["epochs"][-1])
 
-    predictor = Predictor(model, vocab, pipeline, metrics["data"])
-    predictor.calibrate(valid_set.reviews)
-    metrics["calibration"] = predictor.calibration
-    test_logits = predict_logits(model, test_loader, "test")
-    metrics["test"] = evaluate.compute_test_metrics(predictor, test_set, test_logits)
-    analysis = analyse(predictor, train_set, valid_set, test_set, source, test_logits)
+    test(Predictor(model, vocab, pipeline, metrics["data"]), data, source, folder, metrics)
     metrics["seconds"] = seconds_before + time.time() - started
     metrics["date"] = datetime.date.today().isoformat()
-    write_results(folder, predictor, metrics, analysis)
+    plot_run(metrics, folder / "loss.png")
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")  # last: with it, the run is finished
     checkpoint.path.unlink()
     evaluate.print_results(folder, metrics)
 
 
-def write_results(folder, predictor, metrics, analysis):
-    """Write `model.pt`, `loss.png`, `analysis.json` and `metrics.json` to `folder`."""
-    predictor.save(folder / "model.pt")
-    plot_run(metrics, folder / "loss.png")
+def test(predictor, data, source, folder, metrics):
+    """Add the test metrics to `metrics`; write `analysis.json` and `model.pt` to `folder`, unless it is a solution's.
+
+    Args:
+        predictor: a `Predictor` with the trained network.
+        data: what `load_imdb_data` returned.
+        source: the archive or the extracted folder.
+        folder: folder of the run.
+        metrics: the metrics of the run.
+    """
+    train_set, valid_set, test_set, _, _, test_loader, _, _ = data
+    logits = predict_logits(predictor.model, test_loader, "test")
+    if metrics["models"]:
+        metrics["test"] = evaluate.compute_metrics(logits, test_set.labels)
+        return
+    predictor.calibrate(valid_set.reviews)
+    metrics["calibration"] = predictor.calibration
+    metrics["test"] = evaluate.compute_test_metrics(predictor, test_set, logits)
+    analysis = analyse(predictor, train_set, valid_set, test_set, source, logits)
     write_text(folder / "analysis.json", json.dumps(analysis, indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")  # last: with it, the run is finished
+    predictor.save(folder / "model.pt")
 
 
 def parse_args(argv):
@@ -205,6 +219,7 @@ def parse_args(argv):
                         help="settings (default: required)")
     parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
                         help="train on the 312 bundled reviews")
+    parser.add_argument("--models", metavar="FILE", help="train the network of another models.py")
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed of numpy and torch (default: 42)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--runs-dir", default="runs", help="folder for the results of runs (default: runs)")
@@ -222,10 +237,14 @@ def main(argv=None):
         return COMMANDS[argv[0]](argv[1:])
     args, given = parse_args(argv)
     settings = preset(args.preset)  # fails before anything is downloaded if the bonus is missing
+    if args.models and settings.bonus:
+        raise UserError("--models trains without the bonus; leave out --preset, or use --preset required.")
     source = choose_source(args.data_dir, sample=args.preset == "sample")
     name = args.preset
     if source == SAMPLE_DIR:
         settings, name = SAMPLE, "sample"
+    if args.models:
+        name = f"{Path(args.models).stem}-{name}"
     folder = Path(args.runs_dir, args.name or name)
     with only_process(folder):
         train(replace(settings, **given), source, folder, args)

@@ -68,7 +68,10 @@ def print_test(metrics, data):
 def print_results(folder, metrics):
     """Print accuracy, confusion matrix and where the files are; the last line names what replaced IMDB, if anything."""
     print_test(metrics["test"], metrics["data"])
-    print(f"{metrics['seconds']:.0f} s; metrics.json, loss.png and model.pt are in {folder}")
+    files = "metrics.json and loss.png" if metrics["models"] else "metrics.json, loss.png and model.pt"
+    print(f"{metrics['seconds']:.0f} s; {files} are in {folder}")
+    if metrics["models"]:
+        print(f"The network is that of {metrics['models']}.")
     if metrics["settings"]["handout_data"]:
         print("Unlike the hand-out, this run pads each batch to its own longest review and masks the padding.")
     if metrics["data"] == "SAMPLE":

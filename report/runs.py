@@ -47,6 +47,8 @@ def read_runs(folder):
         if not (path / "metrics.json").exists():
             continue
         metrics = read_json(path / "metrics.json", METRICS)
+        if metrics.get("models"):  # somebody's network, trained with --models
+            continue
         same = json.dumps([metrics["data"], metrics["settings"], metrics["seed"]], sort_keys=True)
         if same in seen:
             print(f"{path} repeats the settings and the seed of another run; it is left out.")

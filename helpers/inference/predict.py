@@ -21,7 +21,7 @@ import pandas as pd
 from helpers.cli import Parser, UserError, note
 from helpers.data.text import plain_text
 from helpers.inference.explain import write_explanation
-from helpers.inference.predictor import MODEL, Predictor, as_reviews, classify
+from helpers.inference.predictor import Predictor, as_reviews, classify
 from helpers.inference.tables import SEPARATORS, choose_columns, read_labels, read_table, write_table
 
 LONGEST_WORD = 1000  # characters; spaCy's time grows with the square of a word's length
@@ -43,7 +43,8 @@ def parse_args(argv):
                         "column with texts)")
     parser.add_argument("--out", metavar="FILE", help="instead of printing, write a table (.csv, .tsv) with the "
                         "columns label and probability added")
-    parser.add_argument("--model", default=MODEL, help="model.pt of a run (default: the bundled network)")
+    parser.add_argument("--model", help="model.pt of a run (default: the bundled network; without it, "
+                        "the newest run)")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text: text, label, "
                         f"probability, sure (probability of at least {SURE:.0%}%), known (share of the words that are "
                         "in the vocabulary), and note (if there is one)")

@@ -34,11 +34,16 @@ class Predictor:
     def __init__(self, model, vocab, pipeline, data, calibration=(0.0, 0.0, 0.0)):
         self.model, self.vocab, self.pipeline = model.eval(), vocab, pipeline
         self.settings, self.data, self.calibration = pipeline.settings, data, calibration
-        self.device = model.fc.weight.device
+        self.device = next(model.parameters()).device
 
     @classmethod
-    def load(cls, path=MODEL, device="cpu"):
-        """Return what `save` wrote. Raises UserError if the file is missing, damaged, or of another kind or version."""
+    def load(cls, path=None, device="cpu"):
+        """Return what `save` wrote; without `path`, see `default_model`.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another kind or version.
+        """
+        path = path or default_model()
         try:
             saved = read_torch(path)
             version = saved.get("version")
@@ -119,6 +124,14 @@ class Predictor:
             accuracy = ((logits > 0) == labels).float().mean().item()
             metrics[length] = {"accuracy": accuracy, "calibration_error": calibration_error(logits, labels)}
         return metrics
+
+
+def default_model(runs="runs"):
+    """Return the path of the bundled network, or of the newest run if the bundled network is not in this folder."""
+    if MODEL.exists():
+        return MODEL
+    models = sorted(Path(runs).glob("*/model.pt"), key=lambda path: path.stat().st_mtime)
+    return models[-1] if models else MODEL
 
 
 def as_reviews(texts):
