@@ -9,7 +9,7 @@ import torch
 from torchtext.vocab import Vocab
 
 from helpers.bonus import regions
-from helpers.bonus.regions import RegionEmbedding, learn, load_regions, polarity, sum_regions
+from helpers.bonus.regions import RegionEmbedding, learn, load_regions, polarity, separate_texts, sum_regions
 from helpers.data.reviews import Reviews, make_reviews
 
 
@@ -37,6 +37,11 @@ def test_embedding_is_the_formula(monkeypatch):
             total = sum(vectors[ids[s]][i] for s in range(3) if abs(s - t) <= 1)
             h = math.tanh(scale[i] * total + bias[i])
             assert row[i] == pytest.approx((h - mean[i]) / deviation[i], abs=1e-5)
+
+
+def test_texts_are_separated_by_padding():
+    words = separate_texts(np.array([5, 6, 7]), np.array([0, 2, 2, 3]), gap=2)
+    assert words.tolist() == [0, 0, 5, 6, 0, 0, 0, 0, 7, 0, 0]
 
 
 @pytest.fixture
