@@ -4,12 +4,12 @@
     python generate_gpt2.py --prefix "My name"      another prefix; the option can be repeated
     python generate_gpt2.py --weights DIR           a local Hugging Face GPT-2 folder; needs no network
 
-Prints the sentences. For ten prefixes, it also writes `gpt2_sentences.json` and `gpt2_sentences.md` to `runs/gpt2/`. If
-minGPT is unavailable, transformers runs the network. If gpt2 is unavailable, this project's own small GPT writes the
-sentences. The last line says so in both cases.
+Prints the sentences. For exactly ten prefixes, it also writes `gpt2_sentences.json` and `gpt2_sentences.md` to
+`runs/gpt2/`. If minGPT is unavailable, transformers runs the network. If gpt2 is unavailable, this project's own small
+GPT writes the sentences. The last line says so in both cases.
 """
 
-import helpers.runtime  # must come before torch: it sets how torch's threads wait
+import helpers.runtime  # before torch, which reads the environment when it is imported
 
 # isort: split
 import argparse
@@ -144,7 +144,7 @@ def parse_args(argv=None):
     parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
                         help="maximum number of new tokens per sample (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", type=Path,
-                        help=f"folder for the results (default: {DEFAULT_OUT} for ten prefixes, none for fewer)")
+                        help=f"folder for the results (default: {DEFAULT_OUT} for ten prefixes, else none)")
     return parser.parse_args(argv)
 
 
@@ -179,7 +179,7 @@ def find_substitutes(args, folder, GPT):
     if folder == OWN_GPT and args.weights is None:
         substitutes.append(f"{OWN_GPT_NAME}, instead of gpt2")
     if GPT is None and args.backend is None:
-        substitutes.append("the network of transformers instead of minGPT")
+        substitutes.append("GPT2LMHeadModel of the library transformers, instead of minGPT")
     return substitutes
 
 
@@ -209,8 +209,8 @@ def main():
     args = parse_args()
     prefixes = list(dict.fromkeys(args.prefix or PREFIXES))  # without duplicates
     out = args.out
-    if out is None and len(prefixes) == len(PREFIXES):  # fewer would replace the sentences of a submission
-        out = DEFAULT_OUT
+    if out is None and len(prefixes) == len(PREFIXES):
+        out = DEFAULT_OUT  # any other number of prefixes must not replace the sentences of a submission
     if out:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()  # fail before minutes of work if the folder is not writable
@@ -218,7 +218,7 @@ def main():
     if out:
         write_results(out, result)
     print_sentences(result["sentences"])
-    where = f"gpt2_sentences.json and .md are in {out}" if out else "not written to a file; use --out DIR for that"
+    where = f"gpt2_sentences.json and .md are in {out}" if out else "nothing was saved (use --out DIR)"
     print(f"\n{len(result['sentences'])} sentences in {result['seconds']} s; {where}")
     if result["substitutes"]:
         print(f"SUBSTITUTES were used: {'; '.join(result['substitutes'])}.")

@@ -31,7 +31,7 @@ class MySelfAttention(nn.Module):
     def forward(self, x, mask=None):
         """Return softmax(Q Kᵀ / √d) V: x (B, T, d), mask (B, T) or None -> (B, T, d).
 
-        The output at padding positions is undefined.
+        Ignore the output at padding positions.
         """
         v = self.W_v(x)
         return torch.bmm(self.weights(x, mask), v)  # (B, T, T) (B, T, d) -> (B, T, d)
@@ -45,6 +45,7 @@ class MySelfAttention(nn.Module):
         bias = q.new_zeros(x.shape[0], 1, x.shape[1])  # (B, 1, T), added to the scores of every query
         if mask is not None:
             # Low enough that the softmax gives exactly 0. Not -inf: a row with nothing but padding must not become NaN.
+            # Half of the minimum: adding a negative score to the minimum could give -inf.
             bias = bias.masked_fill(~mask.unsqueeze(1), torch.finfo(q.dtype).min / 2)
         # The formula is
         #     scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(d) + bias
@@ -59,7 +60,8 @@ class MyLayerNorm(nn.Module):
 
         y = gamma ⊙ (x - mean) / √(var + 1e-8) + beta
 
-    mean and var are the mean and the biased variance of the T·d elements of a sample. Padding does not count.
+    mean and var are the mean and the biased variance of the T·d elements of a sample. Padding does not count. gamma and
+    beta differ by position; nothing else tells the network where a token is.
 
     Args:
         input_dim: (T, d), the shape of `gamma` and `beta`, where T is the length of the longest sample.
@@ -74,7 +76,7 @@ class MyLayerNorm(nn.Module):
     def forward(self, x, mask=None):
         """Normalise each sample: x (B, T, d), mask (B, T) or None -> (B, T, d).
 
-        T may be shorter than in `input_dim`, but not longer. The output at padding positions is undefined.
+        T may be shorter than in `input_dim`, but not longer. Ignore the output at padding positions.
         """
         T, d = x.shape[1:]
         if mask is None:

@@ -1,11 +1,11 @@
 """Train the transformer of `models.py` on the IMDB reviews and report its test accuracy.
 
     python sentiment_analysis.py                        1 block, 5 epochs, learning rate 1e-4: about 85 %
-    python sentiment_analysis.py --sample               the same on 312 bundled reviews, in 20 seconds
+    python sentiment_analysis.py --sample               a quick try on 312 bundled reviews, with settings for so few
     python sentiment_analysis.py --preset bonus         about 93 %, see helpers/bonus/
     python sentiment_analysis.py predict "A film to fall asleep in."
 
-A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/NAME/`. The README lists all commands.
+A run writes `metrics.json`, `analysis.json`, `loss.png` and `model.pt` to `runs/NAME/`. The README lists all commands.
 """
 
 import helpers.runtime  # noqa: F401  before torch, which reads the environment when it is imported
@@ -46,21 +46,21 @@ class Settings:
 
     blocks: int = setting(1, "number of transformer blocks", type=number(int, 1))
     epochs: int = setting(5, "passes over the training reviews", type=number(int, 1))
-    lr: float = setting(1e-4, "learning rate of Adam", type=number(float, 1e-12))
+    lr: float = setting(1e-4, "learning rate of Adam, or its peak in the bonus", type=number(float, 1e-12))
     batch_size: int = setting(32, "reviews in a batch", type=number(int, 1))
-    max_len: int = setting(500, "tokens of a review that the network reads", type=number(int, 1, 100_001))
+    max_len: int = setting(500, "maximum number of tokens read from a review", type=number(int, 1, 100_001))
     dropout: float = setting(0.1, "dropout of the attention's output", type=number(float, 0, 1))
     freeze: bool = setting(False, "keep the word vectors fixed", action="store_true")
     min_freq: int = setting(10, "minimum count of a word in the vocabulary", type=number(int, 1))
     glove_dim: int = setting(50, "features of a word vector", type=int, choices=GLOVE_DIMS)
     valid_share: float = setting(0.2, "share of the training reviews that is used for validation")
-    handout_data: bool = setting(False, "split at random, and count the words of the validation reviews too")
+    handout_data: bool = setting(False, "split at random; build the vocabulary from the validation reviews too")
     bonus: object = setting(None, "settings of the bonus, a BonusSettings, or None")
 
 
 REQUIRED = Settings()
-HANDOUT = Settings(glove_dim=300, freeze=True, handout_data=True)  # what the unfilled hand-out does
-SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # so few reviews need more and larger steps
+HANDOUT = Settings(glove_dim=300, freeze=True, handout_data=True)  # those of the hand-out that students receive
+SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # so few reviews need more epochs and larger steps
 PRESETS = {"required": REQUIRED, "handout": HANDOUT, "sample": SAMPLE}
 BONUS_PRESETS = ["bonus", "bonus-unsup"]
 
@@ -83,7 +83,7 @@ def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, 
         settings: the settings of the run.
         source: the archive or the extracted folder. None stands for `.data`, where the archive is downloaded.
         cache_dir: folder for results that take long to compute.
-        seed: seed of all random choices.
+        seed: seed of all random choices but the split of the hand-out, which is always the same.
         device: where the tensors are.
         pipeline: a new `pipeline.Pipeline`, which is fitted here. None makes one.
 
@@ -129,8 +129,8 @@ def train_epoch(model, loader, optimizer, scheduler, title):
         scheduler.step()
         total += loss.detach().double() * len(labels)
         count += len(labels)
-        if step % 50 == 0 or step == len(loader):  # not more often: to read the loss, the program waits for the GPU
-            mean = check_finite(total.item() / count, f"{title}, at step {step} or up to 50 steps before")
+        if step % 50 == 0 or step == len(loader):  # rarely: reading the loss makes the program wait for the GPU
+            mean = check_finite(total.item() / count, f"{title}, within the 50 steps up to step {step}")
             bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
     return mean
 
@@ -189,7 +189,9 @@ def train(settings, source, folder, args):
 
 
 def test(predictor, data, source, folder, metrics):
-    """Add the test metrics to `metrics`; write `analysis.json` and `model.pt` to `folder`, unless it is a solution's.
+    """Add the test metrics to `metrics`, and write `analysis.json` and `model.pt` to `folder`.
+
+    For the network of another models.py (`--models`), it writes neither.
 
     Args:
         predictor: a `Predictor` with the trained network.
@@ -216,9 +218,9 @@ def parse_args(argv):
     parser = Parser(description="Train and test the transformer.", epilog=f"Other commands: {', '.join(COMMANDS)}.")
     add_data_options(parser)
     parser.add_argument("--preset", choices=[*PRESETS, *BONUS_PRESETS], default="required",
-                        help="settings (default: required)")
+                        help="settings, which other options override (default: required)")
     parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
-                        help="train on the 312 bundled reviews")
+                        help="train on the 312 invented reviews that come with the project")
     parser.add_argument("--models", metavar="FILE", help="train the network of another models.py")
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed of numpy and torch (default: 42)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")

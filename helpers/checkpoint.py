@@ -30,7 +30,7 @@ class Checkpoint:
         write_torch(self.path, saved)
 
     def start(self, resume):
-        """Restore what was saved if `resume` is true, and print where the run starts.
+        """Restore what was saved if `resume` is true; print what is continued or discarded.
 
         Returns:
             the metrics of the epochs so far (a list), and their total time in seconds.

@@ -53,7 +53,8 @@ def setting(default, description, **options):
         description: the text for `--help`.
         options: arguments of `add_argument`. Without any, the field cannot be set on the command line.
     """
-    return field(default=default, metadata={"help": f"{description} (default: {default})", "options": options})
+    help = f"{description} (default of the required preset: {default})"
+    return field(default=default, metadata={"help": help, "options": options})
 
 
 def parse_with_settings(parser, argv, settings):

@@ -1,4 +1,4 @@
-"""The one door from the exercise's code to the bonus: without the folder `helpers/bonus/`, the exercise still runs."""
+"""The only place where the exercise's code imports the bonus. The exercise runs without the folder `helpers/bonus/`."""
 
 from helpers.cli import UserError
 from helpers.pipeline import Pipeline

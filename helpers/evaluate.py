@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from helpers.cli import Parser, add_data_options
+from helpers.cli import Parser, UserError, add_data_options
 from helpers.data.archive import SAMPLE_DIR, SAMPLE_NOTICE, expected_digest, find_source
 from helpers.data.batches import BucketLoader, predict_logits
 from helpers.data.reviews import load_reviews, select
@@ -32,8 +32,8 @@ def compute_metrics(logits, labels):
 def compute_test_metrics(predictor, test_set, logits):
     """Return `compute_metrics` on the test reviews, the accuracy without duplicates, and the metrics on excerpts.
 
-    Duplicates are test reviews that are training or unlabelled reviews as well. The metrics on excerpts use calibrated
-    logits, all others those of the network.
+    A duplicate is a test review with the same tokens as a review outside the test set. Only the metrics on excerpts use
+    calibrated logits.
 
     Args:
         predictor: a `Predictor`.
@@ -66,13 +66,13 @@ def print_test(metrics, data):
 
 
 def print_results(folder, metrics):
-    """Print accuracy, confusion matrix and where the files are; the last line names what replaced IMDB, if anything."""
+    """Print accuracy, confusion matrix and the folder of the files. The last line says if the sample replaced IMDB."""
     print_test(metrics["test"], metrics["data"])
     files = "metrics.json and loss.png" if metrics["models"] else "metrics.json, loss.png and model.pt"
     print(f"{metrics['seconds']:.0f} s; {files} are in {folder}")
     if metrics["models"]:
-        print(f"The network is that of {metrics['models']}.")
-    if metrics["settings"]["handout_data"]:
+        print(f"This run trained the network in {metrics['models']}.")
+    if metrics["settings"]["handout_data"] and not metrics["models"]:
         print("Unlike the hand-out, this run pads each batch to its own longest review and masks the padding.")
     if metrics["data"] == "SAMPLE":
         print(SAMPLE_NOTICE)
@@ -81,7 +81,7 @@ def print_results(folder, metrics):
 def print_details(metrics):
     """Print test loss, the accuracy without duplicates, and accuracy and calibration error on excerpts."""
     print(f"test loss {metrics['loss']:.4f}")
-    print(f"accuracy without the {metrics['duplicates']} test reviews that are training reviews too: "
+    print(f"accuracy without the {metrics['duplicates']} test reviews that also occur outside the test set: "
           f"{metrics['accuracy_without_duplicates']:.2%}")
     columns = []
     for length, excerpt in metrics["excerpts"].items():
@@ -95,6 +95,8 @@ def main(argv):
     parser.add_argument("--run", required=True, help="folder of the run")
     add_data_options(parser)
     args = parser.parse_args(argv)
+    if not Path(args.run, "model.pt").exists():
+        raise UserError(f"{args.run} has no model.pt; give the folder of a finished run (--models writes none).")
     predictor = Predictor.load(Path(args.run, "model.pt"), choose_device(args.device))
     source = SAMPLE_DIR if predictor.data == "SAMPLE" else find_source(args.data_dir)
     reviews = load_reviews(source, args.cache_dir, predictor.pipeline.parts, expected_digest(source))

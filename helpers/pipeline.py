@@ -25,17 +25,17 @@ class Pipeline:
         Args:
             reviews: all `reviews.Reviews` of `parts`.
             is_train: (reviews,) bool, the reviews whose labels may be seen.
-            vocab: the `torchtext.vocab.Vocab` of the training reviews.
+            vocab: the `torchtext.vocab.Vocab` of the run.
             seed: seed of all random choices.
             cache_dir: folder for results that take long to compute.
         """
 
     def review_set(self, reviews, vocab, device):
-        """Return `reviews.Reviews` as the network reads them, a `batches.ReviewSet`."""
+        """Convert `reviews.Reviews` to a `batches.ReviewSet`, the form in which the network reads them."""
         return ReviewSet(reviews, vocab, self.settings["max_len"], device)
 
     def train_set(self, reviews, vocab, device):
-        """Return the training reviews as the network reads them, a `batches.ReviewSet`."""
+        """Convert the training reviews to a `batches.ReviewSet`."""
         return self.review_set(reviews, vocab, device)
 
     def train_loader(self, train_set):
@@ -48,16 +48,16 @@ class Pipeline:
                              self.settings["freeze"])
 
     def make_scheduler(self, optimizer, steps):
-        """Return the schedule of the learning rate over so many training steps. In the exercise, it is constant."""
+        """Return the schedule for a training of `steps` steps. In the exercise, the learning rate is constant."""
         return LambdaLR(optimizer, lambda step: 1.0)
 
     def what_is_read(self):
-        """Return which part of a long text the network reads, as words of a sentence."""
+        """Return which part of a long text the network reads, as a noun phrase."""
         return f"first {self.settings['max_len']} tokens"
 
     def state(self):
-        """Return what `fit` has learned and is not part of the network, for `model.pt`: a dict of torch's types."""
+        """Return what `fit` learned beyond the weights of the network, for `model.pt`: a dict of lists and tensors."""
         return {}
 
     def load_state(self, state, vocab):
-        """Take what `state` returned; afterwards, `build_model` builds a network of the right size."""
+        """Restore what `state` returned, so that `build_model` can build a network of the right size."""

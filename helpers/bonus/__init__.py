@@ -1,7 +1,8 @@
-"""The bonus: all that takes the test accuracy from 85 % to 93.6 %.
+"""The bonus: everything that raises the test accuracy from 85 % to over 93 %.
 
-- `ngrams` and `negation`: each token gets values of the n-grams that end there, learned from the training reviews.
-- `regions`: embeddings of the words around each token, learned without labels.
+- `ngrams`, `ngram_values` and `negation`: channels, which are numbers for each token: the values of the n-grams that
+  end there, learned from the labels of the training reviews, and their sums over the text.
+- `regions`: embeddings of the words around each token, learned by predicting nearby words.
 - `short_texts`: excerpts, sentences and negated sentences to train on, in addition to whole reviews.
 - `network`: the network that reads these inputs.
 - `pipeline`: the settings, and how the parts fit together.

@@ -1,4 +1,4 @@
-"""The scope of negation: which words of a text a "not" or a "never" turns round.
+"""The scope of negation: which words of a text a "not" or a "never" reverses.
 
 After Das & Chen 2001, "Yahoo! for Amazon", and Pang, Lee & Vaithyanathan 2002, "Thumbs up?", who mark the words between
 a negation and the next punctuation mark. Here the scope is shorter, and some conjunctions end it as well. The rule

@@ -10,7 +10,7 @@ from models import MyTransformer
 class BonusTransformer(MyTransformer):
     """A `MyTransformer` whose blocks read word vectors, region embeddings and the channels of n-grams.
 
-        x_t = [dropout(word vector of token t) + region embedding at t ; channels of token t]
+        x_t = [dropout(word vector of token t) + projected region features at t ; channels of token t]
 
     Args:
         vocab, max_len, num_of_blocks, dropout, freeze: as in `MyTransformer`.
@@ -21,6 +21,7 @@ class BonusTransformer(MyTransformer):
 
     def __init__(self, vocab, max_len, num_of_blocks, dropout, freeze, num_channels, input_dropout, embeddings):
         d = vocab.vectors.shape[1]
+        # A module can be assigned only after super().__init__().
         regions = Regions(embeddings, d) if embeddings else None
         super().__init__(vocab, max_len, num_of_blocks, dropout, freeze, input_dim=d + num_channels)
         self.input_dropout = nn.Dropout(input_dropout)

@@ -27,7 +27,7 @@ def frequent_keys(ids, starts, order, num_words, min_reviews):
 def naive_bayes(rows, labels, num_rows, num_words):
     """Return the naive Bayes values of all n-grams: (num_rows,).
 
-    The counts of a negated word start from a prior instead of 1: that it says half the contrary of the word.
+    Instead of 1, a prior is added to the counts of a negated word: that its value is minus half that of the word.
 
     Args:
         rows, labels: (pairs,) row of the n-gram, and label from 0 to 1 of the review, for each n-gram of each review.
@@ -48,8 +48,8 @@ def naive_bayes(rows, labels, num_rows, num_words):
 def fit_linear(rows, reviews, values, labels, num_words):
     """Fit a logistic regression to the labels. The features of a review are the naive Bayes values of its n-grams.
 
-    A negated word is two features: a feature of its own, and minus half the word. For a rare negated word, the penalty
-    favours the second.
+    A negated word has a weight of its own, and also contributes minus half the value of its word. The penalty makes a
+    rare negated word rely on the latter.
 
     Args:
         rows, reviews: (pairs,) row of the n-gram and number of the review, for each n-gram of each review.
@@ -80,7 +80,7 @@ def find_vocabulary(counted, min_reviews):
 
     Args:
         counted: the training and unlabelled reviews, a `reviews.Reviews`.
-        min_reviews: an n-gram must be in as many of them.
+        min_reviews: minimum number of these reviews that contain an n-gram.
 
     Returns:
         words (list), ids of all tokens (tokens,), and a list of the keys of 2-grams and of 3-grams.
@@ -99,7 +99,7 @@ def learn_values(reviews, train, min_reviews, seed):
     Args:
         reviews: a `reviews.Reviews`. Its unlabelled reviews are used.
         train: (reviews,) bool, the reviews whose labels may be seen.
-        min_reviews: an n-gram must be in as many training or unlabelled reviews.
+        min_reviews: minimum number of training and unlabelled reviews that contain an n-gram.
         seed: of the folds.
 
     Returns:

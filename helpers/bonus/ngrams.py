@@ -9,9 +9,9 @@ has two or three values, which `ngram_values` learns:
 - *soft*, if there are unlabelled reviews: the naive Bayes value on those reviews, with the predictions of the logistic
   regression as labels.
 
-Each value exists once for each of five folds of the films. A training review gets the values that were learned without
-its film. Values that the review itself contributed to would look more reliable in training than they are on new films.
-Every other text gets the mean of the five.
+The films are split into five folds, and each value is learned five times, each time without one fold. A training
+review gets the values that were learned without its film. Values that the review itself contributed to would look more
+reliable in training than they are on new films. Every other text gets the mean of the five.
 """
 
 from dataclasses import dataclass
@@ -45,9 +45,9 @@ class NgramTable:
         return np.concatenate(channels)
 
     def channels_of_block(self, reviews):
-        """Return `channels`, with all reviews in memory at once.
+        """Return `channels`, without splitting the reviews into blocks.
 
-        A token gets the values, of every kind, of the word, the 2-gram and the 3-gram that end there. All tokens of a
+        Each token gets every kind of value of the word, the 2-gram and the 3-gram that end at it. All tokens of a
         text get the sum of the values of the n-grams in the text, each n-gram once, for every kind but naive Bayes.
         """
         rows = self.find(reviews)  # (3, tokens)
@@ -60,7 +60,7 @@ class NgramTable:
         return (channels / self.scale).astype(np.float16)
 
     def linear_values(self, reviews):
-        """Return the sum of the linear values of the n-grams that end at each token, and that of its word.
+        """Return the sum of the linear values of the n-grams that end at each token, and the linear value of its word.
 
         The word counts as if it were not negated. Both arrays are (tokens,).
         """
@@ -77,7 +77,7 @@ class NgramTable:
         return find_ngrams(ids, reviews.starts, is_negated(reviews), len(self.words), self.keys)
 
     def state(self):
-        """Return the table as a dict of lists and tensors, for `model.pt`. A key takes 2 bytes a word there, not 8."""
+        """Return the table as a dict of lists and tensors, for `model.pt`, where a word of an n-gram takes 2 bytes."""
         dtype = np.uint16 if len(self.words) <= 2**16 else np.int32
         ngrams = []
         for order, keys in zip((2, 3), self.keys, strict=True):
@@ -148,7 +148,7 @@ def find_ngrams(ids, starts, negated, num_words, keys):
     for order, known in zip((2, 3), keys, strict=True):
         found = ngram_keys(ids, starts, order, num_words)
         place = np.searchsorted(known, found)
-        is_known = np.append(known, -2)[place] == found
+        is_known = np.append(known, -2)[place] == found  # -2 is no key: `place` may be after the last one
         rows.append(np.where(is_known, first_row + place, -1))
         first_row += len(known)
     return np.stack(rows)

@@ -25,10 +25,10 @@ class BonusSettings:
     short_texts: bool = True  # train on excerpts, sentences and negated sentences as well
     regions: bool = True  # add region embeddings to the word vectors
     input_dropout: float = 0.6  # dropout of the word vectors
-    one_cycle: bool = True  # one-cycle schedule of the learning rate (Smith & Topin 2019), instead of a constant one
+    one_cycle: bool = True  # one-cycle schedule of learning rate and momentum (Smith & Topin 2019), not constant ones
 
 
-SHARED = {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05}
+SHARED = {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05}  # more to train on: all choices are made
 PRESETS = {
     "bonus": SHARED | {"epochs": 5, "bonus": BonusSettings()},
     "bonus-unsup": SHARED | {"epochs": 8, "bonus": BonusSettings(unlabelled=True)},
@@ -36,7 +36,7 @@ PRESETS = {
 
 
 class BonusReviewSet(ReviewSet):
-    """Reviews with channels. Of a longer review, the first and the last `max_len` / 2 tokens are kept.
+    """Reviews with channels. A review of more than `max_len` tokens keeps the first half and the last half of them.
 
     Args:
         reviews, vocab, max_len, device: as in `ReviewSet`.
@@ -62,6 +62,7 @@ class BonusReviewSet(ReviewSet):
         """
         positions, is_padding = self.batch_positions(chosen, T)
         ids = self.ids[positions].long().masked_fill(is_padding, self.pad_id)
+        # The channels of padding are those of other tokens. The mask of the network keeps them out of the result.
         return ids, self.channels[positions].float(), self.labels[chosen]
 
 
@@ -77,7 +78,7 @@ class BonusPipeline(Pipeline):
         self.bonus = BonusSettings(**settings["bonus"])
         self.parts = LABELLED | UNLABELLED if self.bonus.unlabelled else LABELLED
         self.table = None  # the `NgramTable` for texts that are not training reviews
-        self.fold_tables, self.folds = None, None  # a `NgramTable` for each fold, and the folds of the training reviews
+        self.fold_tables, self.folds = None, None  # an `NgramTable` for each fold, the fold of each training review
         self.embeddings = None  # the `RegionEmbedding`s
 
     def fit(self, reviews, is_train, vocab, seed, cache_dir):
@@ -88,7 +89,7 @@ class BonusPipeline(Pipeline):
             self.embeddings = load_regions(reviews, is_train, vocab, seed, cache_dir)
 
     def review_set(self, reviews, vocab, device):
-        """Return reviews that are new to `table` as the network reads them."""
+        """Return a `BonusReviewSet` of reviews that `table` was not learned from."""
         return BonusReviewSet(reviews, vocab, self.settings["max_len"], self.table.channels(reviews), device)
 
     def train_set(self, reviews, vocab, device):
@@ -114,13 +115,13 @@ class BonusPipeline(Pipeline):
                                 self.embeddings)
 
     def make_scheduler(self, optimizer, steps):
-        """Return the schedule of the learning rate over a training of so many steps."""
+        """Return the schedule of the learning rate over `steps` training steps."""
         if self.bonus.one_cycle:
             return OneCycleLR(optimizer, self.settings["lr"], total_steps=steps)
         return super().make_scheduler(optimizer, steps)
 
     def what_is_read(self):
-        """Return which part of a long text the network reads, as words of a sentence."""
+        """Return which part of a long text the network reads, as a noun phrase."""
         max_len = self.settings["max_len"]
         return f"first {max_len // 2} and last {max_len - max_len // 2} tokens, and the n-grams of the whole text,"
 

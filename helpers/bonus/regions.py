@@ -83,7 +83,7 @@ class Regions(nn.Module):
 
 
 def polarity(reviews, vocab_size, ids):
-    """Return how clearly each word distinguishes the labels: 0.02 to 1 (for four standard errors or more), (V,).
+    """Return how clearly each word distinguishes the labels: from 0.02 (not) to 1 (four standard errors or more), (V,).
 
     Args:
         reviews: the training reviews, a `reviews.Reviews`.
@@ -118,8 +118,8 @@ class Learner(nn.Module):
         super().__init__()
         V, self.width = len(share), width
         self.negative_weights = torch.from_numpy(share**0.75 + 1e-12)
-        is_frequent = np.minimum(1, np.sqrt(FREQUENT / np.maximum(share, 1e-12)))
-        self.target_chance = torch.from_numpy(weights * is_frequent).float()
+        keep_chance = np.minimum(1, np.sqrt(FREQUENT / np.maximum(share, 1e-12)))
+        self.target_chance = torch.from_numpy(weights * keep_chance).float()
         self.target_chance[0] = 0
         self.embedding = nn.Embedding(V, FEATURES, padding_idx=0, sparse=True)
         nn.init.normal_(self.embedding.weight, 0, 0.1)
@@ -172,7 +172,7 @@ def learn(ids, starts, weights, width, seed):
     """
     torch.manual_seed(seed)
     np.random.seed(seed)
-    words = separate_texts(ids, starts, width + AHEAD + 1)  # no region and its targets are in two texts
+    words = separate_texts(ids, starts, width + AHEAD + 1)  # so that no region or target crosses into another text
     share = np.bincount(ids, minlength=len(weights)) / max(np.count_nonzero(ids), 1)
     share[0] = 0
     learner = Learner(share, weights, width)

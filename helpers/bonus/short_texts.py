@@ -3,11 +3,10 @@
 A network that has only seen whole reviews is as sure of five words as of five hundred. So every pass over the training
 reviews also includes:
 
-- *spans*: 3 to 100 tokens from anywhere in a review, with the label of the review. The logarithm of their number is
-  uniform.
+- *spans*: 3 to 100 tokens from anywhere in a review, with the label of the review. Their length is drawn log-uniformly.
 - *sentences* of reviews, with the label of the review.
-- *negations*: a sentence whose label depends on one predicate, with a negation inserted or removed, which reverses the
-  label; and the sentence as it was.
+- *negations*: pairs of a sentence whose label depends on one predicate, and the same sentence with a negation inserted
+  or removed, which gets the opposite label.
 """
 
 from typing import NamedTuple
@@ -46,7 +45,7 @@ class Negator:
 
     Args:
         reviews: a `reviews.Reviews`.
-        values: (tokens,) the linear value of each word that is not negated.
+        values: (tokens,) the linear value of the word at each token, ignoring negation.
     """
 
     def __init__(self, reviews, values):
@@ -87,7 +86,7 @@ class Negator:
         return np.delete(self.tokens[part], place)
 
     def with_negation(self, part, place, sign, choice):
-        """Return the tokens of `part` with a negation, or None; it follows a form of "be" and precedes a verb."""
+        """Return the tokens of `part` with a negation after a form of "be" or before another verb, or None."""
         is_be = self.be[part][place]
         begin = place + 1 if is_be else place
         values = self.values[part]
@@ -118,8 +117,9 @@ class ShortTextLoader(BucketLoader):
         super().__init__(train_set, batch_size)
         self.reviews, self.folds, self.tables, self.make_set = train_set.reviews, folds, tables, make_set
         self.first = np.flatnonzero(starts_sentence(self.reviews))
-        self.last = np.append(self.first[1:], len(self.reviews.tokens))  # of each sentence, exclusive
-        self.review = np.searchsorted(self.reviews.starts, self.first, side="right") - 1  # that each sentence is in
+        self.last = np.append(self.first[1:], len(self.reviews.tokens))  # one past the last token of each sentence
+        # the number of the review that contains each sentence
+        self.review = np.searchsorted(self.reviews.starts, self.first, side="right") - 1
         self.negations = self.find_negations()
         self.num_spans = int(SPANS * len(folds))
         self.num_sentences = int(SENTENCES * len(folds))

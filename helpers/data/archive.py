@@ -24,7 +24,7 @@ SAMPLE_DIR = Path(__file__).parents[2] / "sample_reviews"  # in the layout of th
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 # Reviews and lists of their movies, in any folder. Operating systems add files with other names to archives.
 WANTED = re.compile(r"(?:.*/)?((train|test)/(?:(neg|pos|unsup)/[0-9]+_[0-9]+|urls_(?:neg|pos|unsup))\.txt)")
-LARGEST = 1_000_000_000  # bytes of all files; the real archive has a fifth of it
+LARGEST = 1_000_000_000  # bytes of all files; the real archive holds a fifth of this
 
 
 def find_source(data_dir=None):
@@ -52,21 +52,22 @@ def find_source(data_dir=None):
 
 
 def choose_source(data_dir, sample):
-    """Return what to train on: the sample if asked for, else IMDB, or the sample with a notice if IMDB is unavailable.
+    """Return SAMPLE_DIR if `sample` is true; else IMDB; else, if IMDB is unavailable, SAMPLE_DIR with a notice.
 
     Raises:
         UserError: the sample is missing.
-        Unreachable: there is a `data_dir`, so the sample cannot replace what was asked for.
+        Unreachable: IMDB cannot be downloaded, and `data_dir` was given or the sample is missing.
     """
-    try:
-        if not sample:
-            return find_source(data_dir)
-        if not SAMPLE_DIR.is_dir():  # the exercise's zip has no reviews
-            raise UserError(f"{SAMPLE_DIR.name}/ is missing from this folder; copy it from the repository.")
-    except Unreachable as error:
-        if data_dir or not SAMPLE_DIR.is_dir():
-            raise
-        print(error)
+    if sample and not SAMPLE_DIR.is_dir():  # the zip that is handed in has no reviews
+        raise UserError(f"{SAMPLE_DIR.name}/ is missing from this folder; copy it from the repository.")
+    if not sample:
+        try:
+            source = find_source(data_dir)
+            return SAMPLE_DIR if source.resolve() == SAMPLE_DIR else source
+        except Unreachable as error:
+            if data_dir or not SAMPLE_DIR.is_dir():
+                raise
+            print(error)
     print(f"Training on the 312 invented reviews in {SAMPLE_DIR.name}/ instead of IMDB.")
     return SAMPLE_DIR
 
@@ -104,7 +105,7 @@ def list_folder(folder, parts):
 
 
 def read_files(source, parts):
-    """Yield name ("train/pos/0_9.txt") and bytes of reviews and lists of movies, in the order of the archive.
+    """Yield name ("train/pos/0_9.txt") and bytes of each review in `parts` and of each list of movies.
 
     Args:
         source: an extracted folder or an archive. An archive is not unpacked to the disk.

@@ -8,12 +8,12 @@ from tqdm import tqdm
 
 from helpers.data.tokens import concat_ranges
 
-# Tokens in a batch of evaluation, padding included. More do not fit the cache of a CPU; with fewer, a GPU waits.
+# Tokens in a batch of evaluation, padding included. More would not fit into the cache of a CPU; fewer leave a GPU idle.
 EVALUATION_TOKENS = {"cpu": 8_000, "cuda": 64_000}
 
 
 class ReviewSet:
-    """Reviews as ids of the vocabulary, at most `max_len` tokens each. Item i is (label (), ids (T,)).
+    """Reviews as ids of the vocabulary, at most `max_len` tokens each. Item i is a pair: label (a scalar) and ids (T,).
 
     Args:
         reviews: a `reviews.Reviews`.
@@ -25,7 +25,7 @@ class ReviewSet:
     def __init__(self, reviews, vocab, max_len, device="cpu"):
         lengths = np.diff(reviews.starts)
         self.lengths = np.minimum(lengths, max_len)
-        self.positions = self.choose_positions(reviews.starts[:-1], lengths, max_len)  # of tokens that are not cut off
+        self.positions = self.choose_positions(reviews.starts[:-1], lengths, max_len)  # of the kept tokens
         self.reviews, self.vocab, self.pad_id = reviews, vocab, vocab.stoi["<pad>"]
         self.ends = torch.from_numpy(np.cumsum(self.lengths)).to(device)
         self.starts = self.ends - torch.from_numpy(self.lengths).to(device)
@@ -59,6 +59,7 @@ class ReviewSet:
         """Return the positions in `ids` of T tokens of each chosen review, and whether each is padding: both (B, T)."""
         positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=self.ids.device)  # (B, T)
         is_padding = positions >= self.ends[chosen].unsqueeze(1)
+        # A position of padding is that of another token, or after the last one.
         return positions.clamp(max=len(self.ids) - 1), is_padding
 
 
@@ -80,7 +81,7 @@ class BucketLoader:
         return -(-len(self.dataset) // self.batch_size)  # rounded up
 
     def __iter__(self):
-        plan = self.plan()  # first, because a subclass draws the texts of the pass here
+        plan = self.plan()  # first, because a subclass replaces `self.dataset` here
         return itertools.starmap(self.dataset.batch, plan)
 
     def plan(self):
@@ -95,7 +96,7 @@ class BucketLoader:
     def training_batches(self, lengths):
         """Return indices of reviews, batch by batch, in random order.
 
-        The lengths are blurred by a tenth, so that similar lengths meet, but different reviews in each pass.
+        Lengths are multiplied by 0.9 to 1.1 before sorting: batches of similar lengths, with other reviews each time.
         """
         order = np.argsort(lengths * np.random.uniform(0.9, 1.1, len(lengths)), kind="stable")
         batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]

@@ -42,7 +42,7 @@ def make_reviews(words, tokens, starts, labels=None):
 
 
 def find_duplicates(tokens, starts, test):
-    """Return whether each review is a test review with the same tokens as a review that is not: (reviews,) bool."""
+    """Return whether each test review has the same tokens as a review outside the test set: (reviews,) bool."""
     texts = pd.Series([tokens[start:end].tobytes() for start, end in zip(starts[:-1], starts[1:], strict=True)])
     return test & texts.isin(texts[~test]).to_numpy()
 
@@ -105,7 +105,8 @@ def find_movies(source, names, urls):
         number, list_name = int(file.partition("_")[0]), f"{part}/urls_{kind}.txt"
         lines = urls.get(list_name, [])
         if number >= len(lines):
-            raise UserError(f"{source}: {name} has no line in the list of movies {list_name}; download both again.")
+            raise UserError(f"{source}: {name} has no line in {list_name}, the list of movies; download the archive "
+                            "again.")
         movies.append(lines[number].rstrip(b"/").removesuffix(b"/usercomments"))
     return np.array(movies, object)
 
@@ -124,7 +125,7 @@ def load_reviews(source, cache_dir, parts=LABELLED, digest=None):
 
 
 def identity_of(reviews, chosen):
-    """Return the SHA-256 of all reviews and of which are chosen, as the key of a cache."""
+    """Return a digest of all reviews and of the choice among them, for the key of a cache."""
     digest = hashlib.sha256("\0".join(reviews.words).encode())
     for array in (reviews.tokens, reviews.starts, reviews.labels, reviews.movies, chosen):
         digest.update(array)
@@ -170,7 +171,7 @@ def split_by_movie(movies, share):
 
 
 def split_at_random(number, share, seed=0):
-    """Choose `share` of so many reviews at random, as the exercise's hand-out does; return whether each is chosen."""
+    """Choose a share of `number` reviews at random, as the hand-out does; return whether each is chosen."""
     chosen = np.zeros(number, bool)
     chosen[np.random.default_rng(seed).permutation(number)[:int(share * number)]] = True
     return chosen

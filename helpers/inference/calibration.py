@@ -7,7 +7,7 @@ networks", with a curve instead of one temperature):
     sharpness(n) = 16 ^ tanh(a + b log n + c (log n)²)
 
 The factor is between 1/16 and 16 for every n. It does not change the label. a, b and c minimise the loss on excerpts of
-the validation reviews.
+the validation reviews and on the whole reviews.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from helpers.data.reviews import cut_spans
 
 LENGTHS = (5, 10, 20, 50)  # tokens of excerpts
-PENALTY = 1e-6  # of a, b and c, which would become infinite if all of a few reviews were classified correctly
+PENALTY = 1e-6  # of the scaled a, b and c, which would be infinite if all of a few reviews were classified correctly
 
 
 def powers(lengths):

@@ -156,7 +156,7 @@ def find_notes(predictor, reviews, known):
     """Return what users should know about the answers: a dict from a note to the texts it is about, (texts,) bool."""
     is_cut = np.diff(reviews.starts) > predictor.settings["max_len"]
     return {f"only the {predictor.pipeline.what_is_read()} were read": is_cut,
-            "the network knows less than half of the words": known < LEAST_KNOWN}
+            "the network knows fewer than half of the words": known < LEAST_KNOWN}
 
 
 def print_notes(notes, data):

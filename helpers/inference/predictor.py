@@ -62,7 +62,7 @@ class Predictor:
 
     @classmethod
     def from_saved(cls, saved, device):
-        """Return the predictor of the content of a `model.pt`. Raises various errors if its parts do not fit."""
+        """Build a predictor from the content of a `model.pt`. Raises various errors if its parts do not fit."""
         state = saved["state"]
         if saved["settings"]["blocks"] > len(state):
             raise ValueError("the blocks have no weights")  # building so many could take all memory
