@@ -12,6 +12,7 @@ import helpers.runtime  # noqa: F401  before torch, which reads the environment 
 
 # isort: split
 import datetime
+import hashlib
 import json
 import sys
 import time
@@ -33,7 +34,7 @@ from helpers.data.reviews import load_reviews, select, split_train_val
 from helpers.data.vocab import GLOVE_DIMS, add_glove, build_vocab
 from helpers.door import load_bonus, make_pipeline
 from helpers.figures import plot_run
-from helpers.files import only_process, write_text
+from helpers.files import file_digest, only_process, write_text
 from helpers.inference import predict
 from helpers.inference.predictor import Predictor
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory
@@ -163,14 +164,15 @@ def train(settings, source, folder, args):
     data = load_imdb_data(settings, source, args.cache_dir, args.seed, device, pipeline)
     train_loader, valid_loader, vocab = data[3], data[4], data[6]
     metrics = {"data": "SAMPLE" if source == SAMPLE_DIR else "IMDB", "content_digest": expected_digest(source),
-               "models": args.models, "seed": args.seed, "words": len(vocab), "settings": asdict(settings),
+               "models": args.models, "seed": args.seed, "words": len(vocab), "settings": pipeline.settings,
                **describe_machine(device)}
     set_seed(args.seed)  # again, so that training does not depend on the random numbers of the data step
     model = pipeline.build_model(vocab).to(device)
     optimizer = make_optimizer(model, settings.lr)
     scheduler = pipeline.make_scheduler(optimizer, settings.epochs * len(train_loader))
-    identity = metrics["settings"] | {"models": args.models, "seed": args.seed, "device": device.type,
-                                      "data": metrics["content_digest"]}
+    identity = metrics["settings"] | {
+        "models": args.models and file_digest(args.models), "seed": args.seed, "device": device.type,
+        "data": metrics["content_digest"], "vocabulary": hashlib.sha256("\0".join(vocab.itos).encode()).hexdigest()}
     checkpoint = Checkpoint(folder / "checkpoint.pt", identity, model=model, optimizer=optimizer, scheduler=scheduler)
     metrics["epochs"], seconds_before = checkpoint.start(args.resume)
 
@@ -204,6 +206,8 @@ def test(predictor, data, source, folder, metrics):
     logits = predict_logits(predictor.model, test_loader, "test")
     if metrics["models"]:
         metrics["test"] = evaluate.compute_metrics(logits, test_set.labels)
+        for name in ("model.pt", "analysis.json"):  # of an earlier run with this name
+            Path(folder, name).unlink(missing_ok=True)
         return
     predictor.calibrate(valid_set.reviews)
     metrics["calibration"] = predictor.calibration

@@ -58,12 +58,15 @@ def main():
     reviews = as_reviews(positive + negative)
     rows, means = [], []
     for preset in FILES:
+        models = {seed: run_folder(args.runs_dir, preset, seed) / "model.pt" for seed in SEEDS}
+        models = {seed: path for seed, path in models.items() if path.exists()}
+        if not models:
+            raise UserError(f"{args.runs_dir} has no model.pt of {preset}; run benchmarks.seeds first.")
         metrics = []
-        for seed in SEEDS:
-            predictor = Predictor.load(run_folder(args.runs_dir, preset, seed) / "model.pt")
-            metrics.append(measure(predictor, reviews, labels))
+        for seed, path in models.items():
+            metrics.append(measure(Predictor.load(path), reviews, labels))
             rows.append({"preset": preset, "seed": seed} | metrics[-1])
-        mean = {"preset": preset}
+        mean = {"preset": preset, "seeds": list(models)}
         for name in metrics[0]:
             mean[name] = mean_and_sd([one[name] for one in metrics])
         means.append(mean)

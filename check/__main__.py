@@ -1,33 +1,78 @@
-"""Check whether MySelfAttention and MyLayerNorm of a solution are right, and name the mistake if not.
+"""Check whether solutions of the exercise are right, and whether submissions are complete.
 
-    python -m check path/to/models.py        about 5 seconds; --json for programs
+    python -m check path/to/models.py        the two layers, about 5 seconds
+    python -m check ex5_123456789.zip        the layers, and the rules of hand-in
+    python -m check submissions/*.zip --jobs 4 --csv grades.csv
 
-The exit code is 0 if both are right, 1 if not, and 2 if they cannot be judged.
+A PATH is a Python file, a notebook, a folder or a zip. Checking runs the code of the solution: run the code of
+strangers in a container.
+
+The exit code is 0 if all is right, 1 if something is wrong, and 2 if something cannot be judged.
 """
 
-import json
+import concurrent.futures
+import os
 import sys
 
-from check.output import describe
-from check.solution import judge_solution
-from helpers.cli import Parser, number, run_command
+from tqdm import tqdm
+
+from check.output import count_results, describe_submission, is_judged, summarise, to_json, write_table
+from check.process import Options, judge_submission
+from helpers.cli import Parser, UserError, number, run_command
 
 
 def main():
-    parser = Parser(prog="python -m check", description=__doc__.partition("\n")[0])
-    parser.add_argument("path", help="the .py file with the two classes")
+    parser = Parser(prog="python -m check", description=__doc__.partition("\n")[0],
+                    epilog="Checking runs the code of the solution: run the code of strangers in a container.")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a .py file, a notebook, a folder or a zip")
+    parser.add_argument("--strict", action="store_true", help="count biases in the attention as a mistake")
+    parser.add_argument("--run", action="store_true", help="also train the network for one epoch on the sample")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each submission")
+    parser.add_argument("--csv", metavar="FILE", help="also write a table with one row for each submission")
+    parser.add_argument("--jobs", type=number(int, 1), default=os.cpu_count() or 1, metavar="N",
+                        help="submissions that are checked at the same time (default: the number of cores)")
     parser.add_argument("--timeout", type=number(float, 0.1), default=60,
-                        help="time limit for the solution in seconds (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+                        help="time limit for a submission in seconds (default: %(default)s)")
     args = parser.parse_args()
-    verdicts = judge_solution(args.path, args.timeout)
-    if args.json:
-        print(json.dumps(verdicts, ensure_ascii=False))
-    else:
-        for name, verdict in verdicts.items():
-            print("\n".join(describe(name, verdict)))
+    jobs = min(args.jobs, len(args.paths))
+    results = judge_all(args.paths, Options(args.timeout, args.strict, args.run, jobs), args.json)
+    if args.csv:
+        write_table(args.csv, results)
+    if len(results) == 1 and not args.json:
+        show_one(results[0])
+    elif not args.json:
+        print(count_results(results))
     sys.stdout.flush()
-    sys.exit(0 if all(verdict["right"] for verdict in verdicts.values()) else 1)
+    judged = all(map(is_judged, results))
+    sys.exit((0 if all(result["ok"] for result in results) else 1) if judged else 2)
+
+
+def judge_all(paths, options, as_json):
+    """Return the result of each path. Several are printed in their order as soon as they are there."""
+    results = []
+    several = len(paths) > 1
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        futures = [pool.submit(judge_submission, path, options) for path in paths]
+        try:
+            for future in tqdm(futures, "checking", unit=" submissions", disable=None if several else True):
+                results.append(future.result())
+                if as_json or several:
+                    line = to_json(results[-1]) if as_json else summarise(results[-1])
+                    tqdm.write(line, file=sys.stdout)
+        except BaseException:  # Ctrl-C, or nobody reads the output
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+def show_one(result):
+    """Print what is to be said of the only submission. Raises UserError if it cannot be judged."""
+    lines = describe_submission(result)
+    if lines:
+        print("\n".join(lines))
+    sys.stdout.flush()
+    if "error" in result:
+        raise UserError(result["error"])
 
 
 if __name__ == "__main__":

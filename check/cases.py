@@ -1,5 +1,6 @@
 """Cases: inputs of several shapes and magnitudes, and what a layer returns for each."""
 
+import contextlib
 import inspect
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch import nn
 from check.mistakes import ATTENTION
 from check.parameters import find_affine, find_projections
 from check.solution import one_line
+from check.watch import NoDropout
 from helpers.cli import UserError
 
 INPUT_SHAPES = [(1, 1, 2), (1, 2, 2), (1, 2, 3), (2, 3, 4), (4, 3, 3)]  # (B, T, d), the smallest first
@@ -19,7 +21,6 @@ INPUT_KINDS = {
     "tiny": lambda z: 1e-4 * z,
     "very tiny": lambda z: 1e-6 * z,
 }
-EXACT, FLOAT32 = 1e-9, 1e-4  # tolerances for rounding errors, relative to the largest number in a result
 MAIN = INPUT_SHAPES.index((2, 3, 4)) * len(INPUT_KINDS)  # this case separates most mistakes: B, T and d differ
 
 
@@ -34,18 +35,27 @@ class Case(NamedTuple):
     problem: tuple | None  # code of a mistake, and a detail or ""
 
 
-def make_cases(name, cls, dtype):
-    """Return the cases of a class: every shape with every kind of numbers."""
+class Sizes(NamedTuple):
+    """The d that a layer works for."""
+
+    unit: int  # d must be a multiple of it
+    error: str  # what happens otherwise; empty if every d works
+
+
+def make_cases(name, cls, dtype, unit=1, dropout=True):
+    """Return the cases of a class: every shape with every kind of numbers. Each d is multiplied by `unit`."""
     generator = torch.Generator().manual_seed(1)
     cases = []
-    for shape in INPUT_SHAPES:
+    for B, T, d in INPUT_SHAPES:
+        shape = B, T, d * unit
         layer = build(name, cls, *shape[1:]).to(dtype).eval()
         tensors = find_projections(layer, shape[2]) if name == ATTENTION else find_affine(layer)
         z = torch.randn(shape, generator=generator)
         z = z.mul(8).round().div(8)  # few digits, which are exact in float32 too
         for kind, make in INPUT_KINDS.items():
             x = make(z)
-            y, problem = run(layer, x.to(dtype))
+            with contextlib.nullcontext() if dropout else NoDropout():
+                y, problem = run(layer, x.to(dtype))
             cases.append(Case(layer, tensors, kind, x.double(), y, problem))
     return cases
 
@@ -87,3 +97,37 @@ def run(layer, x):
     if y.shape != x.shape:
         return None, ("wrong-shape", f"{tuple(y.shape)} for x of shape {tuple(x.shape)}")
     return y.detach().double().clone(), None if x.equal(given) else ("changes-input", "")
+
+
+def find_sizes(name, cls):
+    """Return the Sizes of a class. A layer that works for no d has the unit 1."""
+    first = ""
+    for unit in range(1, 13):
+        errors = [try_size(name, cls, unit * d) for d in (2, 3, 4)]
+        if not any(errors):
+            return Sizes(unit, first)
+        first = first or next(filter(None, errors))
+    return Sizes(1, "")
+
+
+def try_size(name, cls, d):
+    """Return a sentence if a layer cannot be built or run with d features, else an empty text."""
+    try:
+        build(name, cls, 3, d).eval()(torch.zeros(2, 3, d))
+    except UserError as error:
+        return str(error).removesuffix(".")
+    except (Exception, SystemExit) as error:
+        return f"{name}({d}) raises {one_line(error)}"
+    return ""
+
+
+def is_random(name, cls, unit):
+    """Return whether the same x gives another result in another call, after eval()."""
+    try:
+        layer = build(name, cls, 3, 4 * unit).eval()
+    except UserError:
+        return False
+    x = torch.linspace(-1, 1, 24 * unit).reshape(2, 3, 4 * unit)
+    results = [run(layer, x)[0] for _ in range(4)]
+    results = [y for y in results if y is not None]
+    return any(not y.equal(results[0]) for y in results)

@@ -4,47 +4,99 @@ The parameters are filled with random numbers. The results are compared with pla
 the known mistakes, alone and together, make of the same parameters and inputs (check/hypotheses.py).
 """
 
+import contextlib
 import math
+from typing import NamedTuple
 
 import torch
 
-from check.cases import EXACT, FLOAT32, MAIN, make_cases
-from check.hypotheses import HYPOTHESES
-from check.mistakes import BY_CODE, NORM
-from check.properties import find_problems
+from check.cases import MAIN, find_sizes, is_random, make_cases
+from check.distance import EXACT, FLOAT32, distance
+from check.fit import fit_scale
+from check.hypotheses import Hypothesis, list_hypotheses, measure_all
+from check.mistakes import ATTENTION, BY_CODE, NORM
+from check.properties import find_problems, find_shortcuts
 from check.solution import one_line
+from check.watch import NoDropout, computes_in_float32
+from helpers.cli import UserError
+
+STAGES = [(0, 1), (2, 2), (3, 4)]  # fewest and most changes of the formula; the simple ones are tried first
 
 
-def judge(name, cls):
+class Search(NamedTuple):
+    """What explains the results of a layer."""
+
+    cases: list  # of Case, those with a result, the main case first
+    found: Hypothesis | None
+    nearest: list  # if none was found, up to three pairs (distance, hypothesis), the nearest first
+    tolerance: float  # within which `found` explains the results
+
+    @property
+    def closest(self):
+        """Return the hypothesis found, or else the nearest."""
+        return self.found or (self.nearest[0][1] if self.nearest else None)
+
+
+def judge(name, cls, strict=False):
     """Return the verdict on a class, whose name is ATTENTION or NORM. Raises UserError if it cannot be judged.
 
+    Args:
+        strict: whether biases are a mistake. They are a note otherwise.
     Returns:
         A dict: "right", a bool; "mistake", codes joined by "+", or None; "difference", the largest difference from the
         loops, or None; "notes", sentences that each start with a label and a colon.
     """
-    cases, dtype = make_cases_of_best_dtype(name, cls)
-    good = [case for case in cases if case.y is not None]
-    good.sort(key=lambda case: case is not cases[MAIN])  # the main case comes first
-    hypotheses = list(HYPOTHESES[name](cases[MAIN])) if good else []
-    found, tolerance = identify(hypotheses, good)
-    unknown = bool(good) and found is None
-    closest = find_closest(hypotheses, good) if unknown else found
+    unit, size_error = find_sizes(name, cls)
+    random = is_random(name, cls, unit)
+    try:
+        cases, dtype = make_cases_of_best_dtype(name, cls, unit, dropout=not random)
+    except UserError:
+        if verdict := judge_built_in(name, cls, unit):
+            return verdict
+        raise
+    search = search_hypotheses(name, cases, dtype)
+    with NoDropout() if random else contextlib.nullcontext():
+        problems = list(find_problems(name, cls, unit, cases, dtype, search.found, search.tolerance))
+    if size_error:
+        problems.append(("wrong-size", f"{size_error}; d has to be a multiple of {unit}"))
+    if random:
+        problems = [("dropout-always", ""), *(problem for problem in problems if problem[0] != "dropout-inside")]
+    if name == NORM:
+        problems += try_interface(cls)
+    mistakes = describe_mistakes(search.found, problems)
+    biases = None if strict else mistakes.pop("biases", None)
+    return {"right": search.found is not None and not mistakes,
+            "mistake": "+".join(mistakes) or None,
+            "difference": largest_difference(search.closest, search.cases),
+            "notes": list_notes(mistakes, biases, search)}
 
-    mistakes = describe_mistakes(found, find_problems(name, cls, cases, dtype, found, tolerance))
+
+def judge_built_in(name, cls, unit):
+    """Return the verdict on a layer without matrices of its own if PyTorch does its work, else None."""
+    with contextlib.suppress(UserError):
+        problems = [problem for problem in find_shortcuts(name, cls, unit) if problem[0] == "built-in"]
+        if problems:
+            mistakes = describe_mistakes(None, problems)
+            notes = [f"built-in: {mistakes['built-in']}", f"exercise: {BY_CODE['built-in'].exercise}"]
+            return {"right": False, "mistake": "built-in", "difference": None, "notes": notes}
+    return None
+
+
+def list_notes(mistakes, biases, search):
+    """Return the notes of a verdict: what is wrong, what the exercise says, an example, and what else is to be said."""
     notes = []
     for code, what in mistakes.items():
         notes += [f"{code}: {what}", f"exercise: {BY_CODE[code].exercise}"]
-    if unknown:
-        notes.append(f"unknown: {compare_with_closest(closest, good)}")
-    notes += show_example(cases, closest, tolerance)
-    if name == NORM:
-        notes += try_interface(cls)
-    if found and tolerance > EXACT:
+    if search.cases and not search.found:
+        notes.append("unknown: the results match neither the formula nor a known mistake")
+    notes += show_example(search)
+    if search.nearest:
+        notes.append(f"nearest: {describe_nearest(search.nearest)}")
+    if biases:
+        notes.append(f"biases: {biases}")
+    if search.found and search.tolerance > EXACT:
         notes.append("float32: part of the layer computes in float32, so the comparison allows for its rounding errors")
-    return {"right": found is not None and not mistakes,
-            "mistake": None if unknown or not mistakes else "+".join(mistakes),
-            "difference": largest_difference(closest, good),
-            "notes": list(dict.fromkeys(notes))}
+    return list(dict.fromkeys(notes))
 
 
 def describe_mistakes(found, problems):
@@ -58,73 +110,83 @@ def describe_mistakes(found, problems):
     return mistakes
 
 
-def make_cases_of_best_dtype(name, cls):
+def make_cases_of_best_dtype(name, cls, unit, dropout):
     """Return the cases and their dtype: float64, or float32 if the layer has fewer problems with it."""
-    cases = make_cases(name, cls, torch.float64)
+    cases = make_cases(name, cls, torch.float64, unit, dropout)
     problems = [case for case in cases if case.problem]
     if problems:
-        again = make_cases(name, cls, torch.float32)
+        again = make_cases(name, cls, torch.float32, unit, dropout)
         if len([case for case in again if case.problem]) < len(problems):
             return again, torch.float32
     return cases, torch.float64
 
 
-def distance(case, function, least=0.0):
-    """Return the largest difference between y and a function's result, relative to the largest number or to `least`.
+def search_hypotheses(name, cases, dtype):
+    """Return the Search for what explains the results."""
+    main = cases[MAIN]
+    good = [case for case in cases if case.y is not None]
+    good.sort(key=lambda case: case is not main)
+    if not good:
+        return Search([], None, [], EXACT)
+    low = dtype == torch.float32 or (main.y is not None and computes_in_float32(main.layer, main.x))
+    tolerances = [EXACT, FLOAT32] if low else [EXACT]
+    simple = []
+    for fewest, most in STAGES:
+        hypotheses = list_hypotheses(name, main, fewest, most)
+        distances = measure_all(hypotheses, good[0])
+        simple = simple or list(zip(distances, hypotheses, strict=True))
+        found = identify(hypotheses, distances, good, tolerances)
+        if found:
+            return Search(good, *found)
+    fitted = fit_scale([hypothesis for _, hypothesis in simple], good) if name == ATTENTION else None
+    if fitted and explains(fitted, good, max(10 * EXACT, tolerances[-1])):
+        return Search(good, fitted, [], tolerances[-1])
+    return Search(good, None, find_nearest(simple, good), tolerances[-1])
 
-    NaN equals NaN. For large inputs, numbers that overflow are ignored. Results of another size are infinitely far.
-    """
-    try:
-        expected = torch.as_tensor(function(case), dtype=torch.float64).expand_as(case.y)
-    except (RuntimeError, TypeError):
-        return math.inf
-    compared = expected.isfinite()
-    if case.kind == "large":
-        compared = compared & case.y.isfinite()
-    elif not compared.equal(case.y.isfinite()):
-        return math.inf
-    if not compared.any():
-        return 0.0
-    y, expected = case.y[compared], expected[compared]
-    largest = max(least, expected.abs().max().item())
-    return (y - expected).abs().max().item() / (largest or 1)
 
-
-def identify(hypotheses, cases):
-    """Return the hypothesis with the fewest mistakes that explains all cases, or None, and the tolerance it needs."""
-    candidates = []
-    for hypothesis in sorted(hypotheses, key=lambda hypothesis: len(hypothesis.mistakes)):
-        if explains(hypothesis, cases[:1], FLOAT32):
-            if explains(hypothesis, cases, EXACT):
-                return hypothesis, EXACT
-            candidates.append(hypothesis)
-    for hypothesis in candidates:
-        if explains(hypothesis, cases, FLOAT32):
-            return hypothesis, FLOAT32
-    return None, FLOAT32
+def identify(hypotheses, distances, cases, tolerances):
+    """Return the first hypothesis that explains all cases, an empty list, and the tolerance that it needs, or None."""
+    for tolerance in tolerances:
+        for hypothesis, first in zip(hypotheses, distances, strict=True):
+            if first <= tolerance and explains(hypothesis, cases, tolerance):
+                return hypothesis, [], tolerance
+    return None
 
 
 def explains(hypothesis, cases, tolerance):
     return all(distance(case, hypothesis.expected) <= tolerance for case in cases)
 
 
-def find_closest(hypotheses, cases):
-    """Return the hypothesis with at most one mistake that comes closest to the results."""
-    simple = [hypothesis for hypothesis in hypotheses if len(hypothesis.mistakes) <= 1]
-    simple.sort(key=lambda hypothesis: distance(cases[0], hypothesis.expected, 1))
+def find_nearest(pairs, cases):
+    """Return the up to three nearest hypotheses with at most one mistake, besides biases, as pairs with a distance.
 
-    def total(hypothesis):
-        return sum(min(distance(case, hypothesis.expected, 1), 1) for case in cases)
-    return min(simple[:50], key=total)
+    `pairs` are hypotheses with their distances to the first case.
+    """
+    simple = []
+    for first, hypothesis in pairs:
+        if len({mistake.code for mistake in hypothesis.mistakes} - {"biases"}) <= 1:
+            simple.append((first, hypothesis))
+    simple.sort(key=lambda pair: pair[0])
+    measured = []
+    for _, hypothesis in simple[:50]:
+        each = [distance(case, hypothesis.expected, 1) for case in cases]
+        measured.append((sum(min(one, 1) for one in each), max(each), hypothesis))
+    measured.sort(key=lambda one: one[0])
+    nearest = {}
+    for _, worst, hypothesis in measured:
+        nearest.setdefault(name_mistakes(hypothesis), (worst, hypothesis))
+    return list(nearest.values())[:3]
 
 
-def compare_with_closest(closest, cases):
-    """Return a sentence on the closest hypothesis."""
-    distances = [distance(case, closest.expected, 1) for case in cases]
-    error = max((one for one in distances if one < math.inf), default=math.inf)
-    name = closest.mistakes[0].code if closest.mistakes else "the formula"
-    return ("the results match neither the formula nor a known mistake; the closest is "
-            f"{name}, with a relative error of up to {error:.2g}")
+def name_mistakes(hypothesis):
+    """Return the codes of a hypothesis, without biases."""
+    return ", ".join(mistake.code for mistake in hypothesis.mistakes if mistake.code != "biases") or "the formula"
+
+
+def describe_nearest(nearest):
+    """Return a sentence on the nearest hypotheses, which do not explain the results."""
+    parts = [f"{name_mistakes(hypothesis)} (off by {worst:.2g})" for worst, hypothesis in nearest]
+    return f"{'; '.join(parts)}; none of them is what the layer computes"
 
 
 def largest_difference(hypothesis, cases):
@@ -135,24 +197,34 @@ def largest_difference(hypothesis, cases):
     return max((one for one in distances if one < math.inf), default=None)
 
 
-def show_example(cases, hypothesis, tolerance):
-    """Return a note on the first number that differs from the loops, in a list, or an empty list."""
-    for case in cases:
-        if hypothesis and case.y is not None and distance(case, hypothesis.loops) > tolerance:
-            expected = torch.tensor(hypothesis.loops(case), dtype=torch.float64)
-            bound = tolerance * expected.abs().max().item()
-            wrong = ~torch.isclose(case.y, expected, rtol=0, atol=bound, equal_nan=True)
-            b, t, i = wrong.nonzero()[0].tolist()
+def show_example(search):
+    """Return a note on the smallest input whose result differs from the loops, in a list, or an empty list."""
+    for case in sorted(search.cases, key=lambda case: case.x.numel()):
+        if distance(case, search.closest.loops) > search.tolerance:
+            expected = torch.tensor(search.closest.loops(case), dtype=torch.float64)
+            differences = (case.y - expected).abs().nan_to_num(nan=math.inf)
+            b, t, i = (differences == differences.max()).nonzero()[0].tolist()
+            right, wrong = show_numbers(expected[b, t, i].item(), case.y[b, t, i].item())
             x = f"x of shape {tuple(case.x.shape)} with {case.kind} numbers"
-            numbers = f"should be {expected[b, t, i]:.4g} but is {case.y[b, t, i]:.4g}"
-            return [f"example: {x}: y[{b}, {t}, {i}] {numbers}"]
+            return [f"example: {x}: y[{b}, {t}, {i}] should be {right} but is {wrong}"]
     return []
+
+
+def show_numbers(one, other):
+    """Return two different numbers with at least four digits, and with as many as it takes to see the difference."""
+    for digits in range(4, 18):
+        texts = f"{one:#.{digits}g}", f"{other:#.{digits}g}"
+        if texts[0][:-1] != texts[1][:-1] and texts[0] != texts[1]:
+            break
+    return texts
 
 
 def try_interface(cls):
-    """Return a note if a layer norm cannot be built as in the exercise's block, in a list, or an empty list."""
+    """Return the problem that a layer norm cannot be built as in the exercise's block, in a list, or an empty list."""
     try:
         cls((3, 4))
-    except Exception as error:
-        return [f"interface: the block of the exercise calls {NORM}((T, d)), which raises {one_line(error)}"]
+    except (Exception, SystemExit) as error:
+        return [("interface", f"{NORM}((3, 4)) raises {one_line(error)}")]
     return []
+
+

@@ -11,13 +11,13 @@ SHAPES = [(3, 5, 4), (2, 3, 7), (1, 6, 4), (4, 1, 5), (3, 4, 1), (1, 1, 1)]  # (
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0]], dtype=torch.bool)  # the last row has gaps
 
 
-def project_in_loops(x, w):
-    """Return x wᵀ: x (T, d), w (d, d) -> (T, d), all as nested lists."""
+def project_in_loops(x, w, bias=None):
+    """Return x wᵀ, plus a bias if there is one: x (T, d), w (d, d), bias (d) -> (T, d), all as lists."""
     T, d = len(x), len(x[0])
     y = [[0.0] * d for _ in range(T)]
     for t in range(T):
         for j in range(d):
-            y[t][j] = sum(w[j][i] * x[t][i] for i in range(d))
+            y[t][j] = sum(w[j][i] * x[t][i] for i in range(d)) + (bias[j] if bias else 0.0)
     return y
 
 
@@ -28,10 +28,10 @@ def softmax_in_loops(scores, mask):
     return [value / sum(exps) for value in exps]
 
 
-def attention_in_loops(x, w_q, w_k, w_v, mask):
+def attention_in_loops(x, w_q, w_k, w_v, mask, biases=(None, None, None)):
     """Return softmax(Q Kᵀ / √d) V of one review: x (T, d), matrices (d, d), mask (T) -> (T, d), all as lists."""
     T, d = len(x), len(x[0])
-    q, k, v = project_in_loops(x, w_q), project_in_loops(x, w_k), project_in_loops(x, w_v)
+    q, k, v = (project_in_loops(x, w, bias) for w, bias in zip((w_q, w_k, w_v), biases, strict=True))
     y = [[0.0] * d for _ in range(T)]
     for t in range(T):
         scores = []

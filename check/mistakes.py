@@ -5,6 +5,7 @@ recognised by the roles of the parameters (check/hypotheses.py) or by other prop
 (check/properties.py).
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ NO_LOOPS = "both layers are written without for-loops"
 FROM_SCRATCH = "both layers are implemented from scratch"
 TRAINED = "the network computes x + attention(x), normalises the sum, and is trained by gradients through all layers"
 DROPOUT = "dropout follows in the block"
+ONE_HEAD = "one softmax(Q Kᵀ / √d) V with W_q, W_k and W_v of size d × d: there is one head"
+START = "the hand-out starts γ at 1 and β at 0, so that training starts with the normalised x"
+INTERFACE = "the block calls MyLayerNorm((max_len, d)): the only argument is the pair (T, d)"
+SIZES = "the layers work for every d; the word vectors have d = 300 or another size"
 
 
 class Mistake(NamedTuple):
@@ -39,15 +44,24 @@ def add(code, layer, what, exercise, **changes):
 
 
 add("softmax-over-queries", ATTENTION, "softmax(Q Kᵀ / √d, dim=1) V: the softmax runs over the queries", SEQUENCE,
-    softmax=1)
+    softmax="queries")
 add("softmax-over-batch", ATTENTION, "softmax(Q Kᵀ / √d, dim=0) V: the softmax runs over the batch", SEQUENCE,
-    softmax=0)
-add("no-softmax", ATTENTION, "(Q Kᵀ / √d) V: the softmax is missing", FORMULA_1, softmax=None)
+    softmax="sentences")
+add("softmax-over-all", ATTENTION, "one softmax runs over all T · T scores of a sentence", SEQUENCE, softmax="all")
+add("softmax-epsilon", ATTENTION, "ε = 1e-8 is added to the sum of exp(score - largest score) in the softmax",
+    FORMULA_1, epsilon=1e-8)
+add("softmax-epsilon", ATTENTION, "ε = 1e-8 is added to the sum of exp(score) in the softmax", FORMULA_1,
+    epsilon=1e-8, shifted=False)
+add("no-softmax", ATTENTION, "(Q Kᵀ / √d) V: the softmax is missing", FORMULA_1, softmax="nothing")
 add("not-scaled", ATTENTION, "softmax(Q Kᵀ) V: the scores are not divided by √d", FORMULA_1, scale="1")
 add("scaled-by-d", ATTENTION, "softmax(Q Kᵀ / d) V: the scores are divided by d", FORMULA_1, scale="d")
 add("scaled-by-sqrt-T", ATTENTION, "softmax(Q Kᵀ / √T) V: the scores are divided by √T", FORMULA_1, scale="√T")
+add("scaled-by-fourth-root", ATTENTION, "softmax(Q Kᵀ / √√d) V: the scores are divided by the fourth root of d",
+    FORMULA_1, scale="d^¼")
 add("multiplied-by-sqrt-d", ATTENTION, "softmax(Q Kᵀ · √d) V: the scores are multiplied by √d", FORMULA_1,
     scale="1/√d")
+add("scaled-otherwise", ATTENTION, "softmax(Q Kᵀ / c) V: the scores are divided by a number other than √d",
+    FORMULA_1)
 add("scaled-after-softmax", ATTENTION, "softmax(Q Kᵀ) / √d V: the division by √d comes after the softmax", FORMULA_1,
     scale_after=True)
 add("attention-across-batch", ATTENTION, "a token attends to the tokens of all sentences in the batch", SENTENCE,
@@ -55,63 +69,120 @@ add("attention-across-batch", ATTENTION, "a token attends to the tokens of all s
 add("attention-over-features", ATTENTION, "V softmax(Qᵀ K / √d): features attend to features", FORMULA_1,
     scores="features")
 add("attention-over-features", ATTENTION, "V softmax(Qᵀ K / √d, dim=1): features attend to features", FORMULA_1,
-    scores="features", softmax=1)
+    scores="features", softmax="queries")
 add("causal", ATTENTION, "a token attends only to itself and to earlier tokens", SEQUENCE, causal=True)
-add("values-not-projected", ATTENTION, "softmax(Q Kᵀ / √d) x: the values are x itself", PROJECTIONS, values="x")
 add("residual-inside", ATTENTION, "softmax(Q Kᵀ / √d) V + x: the layer adds x, and the block adds it again", FORMULA_1,
     residual=True)
+for letter in "QKV":
+    add("viewed", ATTENTION, f"view or reshape turns {letter} into (d, T), which moves numbers to other tokens; "
+        "transpose(1, 2) does not", FORMULA_1, viewed=letter)
+add("viewed", ATTENTION, "view or reshape turns the result (d, T) into (T, d), which moves numbers to other tokens; "
+    "transpose(1, 2) does not", FORMULA_1, viewed="Y")
+add("heads", ATTENTION, "attention with 2 heads, each on d / 2 features", ONE_HEAD, heads=2)
+add("heads", ATTENTION, "attention with 2 heads, and the scores are divided by √d", ONE_HEAD, heads=2,
+    scale="√d of all heads")
+add("heads-viewed", ATTENTION, "attention with 2 heads; view or reshape splits the tokens instead of the features",
+    ONE_HEAD, heads=2, split="tokens", merge="tokens")
+add("heads-viewed", ATTENTION, "attention with 2 heads; view or reshape joins the heads without transpose(1, 2)",
+    ONE_HEAD, heads=2, merge="tokens")
+add("values-not-projected", ATTENTION, "softmax(Q Kᵀ / √d) x: the values are x itself", PROJECTIONS)
+add("scores-not-projected", ATTENTION, "Q or K is x itself", PROJECTIONS)
+add("matrix-reused", ATTENTION, "one matrix has two roles", PROJECTIONS)
 add("output-projected", ATTENTION, "softmax(Q Kᵀ / √d) V W_o: there is a fourth matrix", FORMULA_1)
 add("keys-as-queries", ATTENTION, "softmax(K Qᵀ / √d) V: queries and keys are swapped", FORMULA_1)
 add("matrices-exchanged", ATTENTION, "the matrices are swapped, judging by their names", PROJECTIONS)
-add("biases", ATTENTION, "x W_qᵀ + b: nn.Linear adds a bias unless it gets bias=False", PROJECTIONS)
+add("biases", ATTENTION, "x W_qᵀ + b: nn.Linear adds a bias unless it gets bias=False; the exercise's formula has none",
+    PROJECTIONS)
 
-add("last-dimension-only", NORM, "μ and σ² are computed for each token, over its d features", ELEMENTS, over=2)
-add("tokens-only", NORM, "μ and σ² are computed for each feature, over the T tokens", ELEMENTS, over=1)
-add("across-batch", NORM, "μ and σ² are computed over the whole batch", ELEMENTS, over=(0, 1, 2))
-add("across-batch", NORM, "μ and σ² are computed for each feature, over tokens and batch", ELEMENTS, over=(0, 1))
-add("across-batch", NORM, "μ and σ² are computed for each element, over the batch", ELEMENTS, over=0)
+EACH_TOKEN, EACH_FEATURE = {"mean_over": (-1,), "var_over": (-1,)}, {"mean_over": (-2,), "var_over": (-2,)}
+add("last-dimension-only", NORM, "μ and σ² are computed for each token, over its d features", ELEMENTS, **EACH_TOKEN)
+add("tokens-only", NORM, "μ and σ² are computed for each feature, over the T tokens", ELEMENTS, **EACH_FEATURE)
+for what, over in (("over the whole batch", (-3, -2, -1)), ("for each feature, over tokens and batch", (-3, -2)),
+                   ("for each element, over the batch", (-3,))):
+    add("across-batch", NORM, f"μ and σ² are computed {what}", ELEMENTS, mean_over=over, var_over=over)
+for dims, what in (((-1,), "for each token, over its d features"), ((-2,), "for each feature, over the T tokens")):
+    add("statistics-differ", NORM, f"σ² over the sentence, but μ {what}", ELEMENTS, mean_over=dims)
+    add("statistics-differ", NORM, f"μ over the sentence, but σ² {what}", ELEMENTS, var_over=dims)
 add("unbiased-variance", NORM, "σ² = 1/(K-1) Σ (x - μ)²: the default of var() and std(); correction=0 gives 1/K",
     ELEMENTS, correction=1)
 add("eps-outside-root", NORM, "γ (x - μ) / (√σ² + ε) + β: ε is added outside the root", FORMULA_2,
     divisor="√σ² + ε")
 add("eps-outside-root", NORM, "γ (x - μ) / (√(σ² + ε) + ε) + β: ε is added inside and outside the root", FORMULA_2,
     divisor="√(σ² + ε) + ε")
+add("eps-as-minimum", NORM, "γ (x - μ) / max(σ, ε) + β: ε is the smallest deviation, instead of being added",
+    FORMULA_2, divisor="max(√σ², ε)")
+add("eps-as-minimum", NORM, "γ (x - μ) / √max(σ², ε) + β: ε is the smallest variance, instead of being added",
+    FORMULA_2, divisor="√max(σ², ε)")
 add("eps-value", NORM, "γ (x - μ) / √σ² + β: ε is missing", FORMULA_2, eps=0)
-for eps in (1e-5, 1e-6, 1e-7, 1e-9, 1e-10, 1e-12):
+for eps in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9, 1e-10, 1e-12):
     add("eps-value", NORM, f"ε = {eps:g}", FORMULA_2, eps=eps)
 add("no-root", NORM, "γ (x - μ) / (σ² + ε) + β: the divisor is the variance, without the root", FORMULA_2,
     divisor="σ² + ε")
 add("not-centred", NORM, "γ x / √(σ² + ε) + β: μ is not subtracted from x", FORMULA_2, centred=False)
 add("not-centred", NORM, "γ x / √(mean of x² + ε) + β: μ is subtracted neither from x nor in σ²", FORMULA_2,
     centred=False, divisor="√(mean of x² + ε)")
-add("affine-missing", NORM, "(x - μ) / √(σ² + ε): γ and β are missing, not used or not learnable", AFFINE, affine="")
-add("affine-missing", NORM, "γ (x - μ) / √(σ² + ε): β is not used", AFFINE, affine="γ")
-add("affine-missing", NORM, "(x - μ) / √(σ² + ε) + β: γ is not used", AFFINE, affine="β")
+add("affine-missing", NORM, "(x - μ) / √(σ² + ε): γ and β are missing, not used or not learnable", AFFINE,
+    affine="x̂")
+add("affine-missing", NORM, "γ (x - μ) / √(σ² + ε): β is not used", AFFINE, affine="γ x̂")
+add("affine-missing", NORM, "(x - μ) / √(σ² + ε) + β: γ is not used", AFFINE, affine="x̂ + β")
+add("affine-order", NORM, "(γ + β) (x - μ) / √(σ² + ε): β is added to γ, instead of to the product", FORMULA_2,
+    affine="(γ + β) x̂")
+add("affine-order", NORM, "γ ((x - μ) / √(σ² + ε) + β): β is added before γ multiplies", FORMULA_2,
+    affine="γ (x̂ + β)")
 add("affine-shape", NORM, "the shape of γ and β is not (T, d)", AFFINE)
 add("affine-swapped", NORM, "the parameter that starts at 1 is added, and the one that starts at 0 multiplies", AFFINE)
+add("affine-start", NORM, "γ and β do not start at 1 and 0", START)
+add("interface", NORM, "the exercise's block cannot build the layer", INTERFACE)
 
 add("loop", BOTH, "forward runs a Python loop", NO_LOOPS)
 add("built-in", BOTH, "a layer or function of PyTorch does the work", FROM_SCRATCH)
 add("raises", BOTH, "forward raises an error", SENTENCE)
+add("wrong-size", BOTH, "the layer does not work for every size", SIZES)
 add("wrong-shape", BOTH, "the result is not a tensor with the shape of x", SENTENCE)
 add("overflow", BOTH, "large numbers give NaN or infinity, as exp of a large score does", TRAINED)
 add("gradient", BOTH, "the result is right but its gradients are wrong, as with detach(), .data or item()", TRAINED)
 add("changes-input", BOTH, "forward changes x itself, which the block still needs", TRAINED)
 add("dropout-inside", BOTH, "after train(), the same x gives another result than after eval()", DROPOUT)
+add("dropout-always", BOTH, "the same x gives another result in each call, after eval() too; F.dropout needs "
+    "training=self.training", DROPOUT)
 
+RARE = {"viewed", "softmax-epsilon", "heads-viewed"}
 BY_CODE = {mistake.code: mistake for mistake in reversed(MISTAKES)}  # the first variant of each code
 
 
-def combinations(layer, most):
-    """Yield lists of up to `most` mistakes of a layer, the shortest first, each with the changes of all its mistakes.
+def list_variants(mistake):
+    """Return a mistake, and the same with other numbers: of heads, or for ε in the softmax."""
+    found = [mistake]
+    if "heads" in mistake.changes:
+        for heads in (3, 4, 5, 6, 8, 10):
+            what = mistake.what.replace("2 heads", f"{heads} heads").replace("d / 2", f"d / {heads}")
+            found.append(mistake._replace(what=what, changes=mistake.changes | {"heads": heads}))
+    if "epsilon" in mistake.changes:
+        for epsilon in (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3):
+            what = mistake.what.replace("1e-8", f"{epsilon:g}")
+            found.append(mistake._replace(what=what, changes=mistake.changes | {"epsilon": epsilon}))
+    if mistake.code == "statistics-differ":
+        found.append(mistake._replace(changes=mistake.changes | {"around": "μ"}))
+    return found
 
-    Mistakes that change the same argument are not combined.
+
+@functools.cache
+def combinations(layer, most):
+    """Return lists of up to `most` mistakes of a layer, the shortest first, each with the changes of all its mistakes.
+
+    Mistakes that change the same argument are not combined, and rare ones with no other.
     """
     known = [mistake for mistake in MISTAKES if mistake.layer == layer and mistake.changes]
-    for size in range(most + 1):
-        for chosen in itertools.combinations(known, size):
-            changes = {}
-            for mistake in chosen:
-                changes |= mistake.changes
-            if len(changes) == sum(len(mistake.changes) for mistake in chosen):
-                yield list(chosen), changes
+    known = list(itertools.chain.from_iterable(map(list_variants, known)))
+    found = [([], {})]
+    longest = [([], {}, 0)]  # with the index of the next mistake
+    for _ in range(most):
+        longer = []
+        for chosen, changes, first in longest:
+            for index, mistake in enumerate(known[first:], first):
+                rare = chosen and RARE & {chosen[-1].code, mistake.code}
+                if not rare and not changes.keys() & mistake.changes.keys():
+                    longer.append(([*chosen, mistake], changes | mistake.changes, index + 1))
+        found += [(chosen, changes) for chosen, changes, _ in longer]
+        longest = longer
+    return found

@@ -1,6 +1,17 @@
-"""The text that a student reads about a verdict."""
+"""The text, the JSON and the table on submissions."""
 
+import csv
+import json
 import textwrap
+
+from check.solution import CLASSES
+from helpers.cli import UserError
+
+WIDTH = 110
+RULES = {
+    "name": "file name", "readme": "README", "code": "code", "pdf": "PDF", "extra": "additional files",
+    "seeds": "seeds", "imports": "imports", "loops": "loops", "run": "one epoch",
+}
 
 
 def describe(name, verdict):
@@ -8,7 +19,7 @@ def describe(name, verdict):
     lines = [f"{name:<18}{headline(verdict)}"]
     for note in verdict["notes"]:
         label, text = note.split(": ", 1)
-        lines += textwrap.wrap(text, 110, initial_indent=f"  {label:<24}", subsequent_indent=" " * 26,
+        lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {label:<24}", subsequent_indent=" " * 26,
                                break_on_hyphens=False)
     return lines
 
@@ -17,7 +28,86 @@ def headline(verdict):
     """Return the verdict in one line."""
     if verdict["right"]:
         return f"right: equal to the loops within {verdict['difference']:.0e}, with correct gradients"
-    if verdict["mistake"] == "biases":
-        return "right except for its biases"
-    codes = (verdict["mistake"] or "unknown mistake").replace("+", ", ")
-    return f"wrong: {codes}"
+    if "error" in verdict:
+        return "cannot be judged"
+    codes = verdict["mistake"].split("+") if verdict["mistake"] else []
+    if any(note.startswith("unknown: ") for note in verdict["notes"]):
+        codes.append("unknown mistake")
+    return f"wrong: {', '.join(codes)}"
+
+
+def describe_submission(result):
+    """Return the lines on one submission: its layers, then the rules."""
+    lines = []
+    for name, verdict in result.get("layers", {}).items():
+        lines += describe(name, verdict)
+    for code, rule in result["rules"].items():
+        mark = "✓" if rule["ok"] else "✗"
+        lines += textwrap.wrap(rule["detail"], WIDTH, initial_indent=f"{mark} {RULES[code]:<18}",
+                               subsequent_indent=" " * 20, break_on_hyphens=False)
+    return lines
+
+
+def summarise(result):
+    """Return one line on a submission."""
+    if "error" in result:
+        return f"?  {result['error']}"
+    parts = []
+    for name, verdict in result["layers"].items():
+        if not verdict["right"]:
+            parts.append(f"{name} {headline(verdict)}")
+    for code, rule in result["rules"].items():
+        if not rule["ok"]:
+            parts.append(f"{RULES[code]}: {rule['detail']}")
+    return f"{'✓' if result['ok'] else '✗'}  {result['submission']}  {'; '.join(parts)}".rstrip()
+
+
+def count_results(results):
+    """Return the last line on several submissions."""
+    failed = len([result for result in results if not is_judged(result)])
+    right = len([result for result in results if result["ok"]])
+    wrong = len(results) - failed - right
+    return f"{len(results)} submissions: {right} right, {wrong} wrong, {failed} could not be judged"
+
+
+def is_judged(result):
+    """Return whether both layers of a submission could be judged."""
+    return "error" not in result and not any("error" in layer for layer in result["layers"].values())
+
+
+def to_json(result):
+    """Return a submission as one line of JSON."""
+    if "error" in result:
+        kept = {"submission": result["submission"], "error": result["error"]}
+    else:
+        kept = {key: result[key] for key in ("submission", "ok", "layers", "rules")}
+    return json.dumps(kept, ensure_ascii=False)
+
+
+def write_table(path, results):
+    """Write a table with one row for each submission. Raises UserError if the file cannot be written."""
+    try:
+        with open(path, "w", newline="", encoding="utf-8-sig") as file:  # with this encoding Excel reads ✓ and names
+            table = csv.writer(file)
+            table.writerow(["submission", "ok", *CLASSES, *RULES.values(), "error"])
+            for result in results:
+                table.writerow(make_row(result))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from None
+
+
+def make_row(result):
+    """Return the cells of a submission. A rule that is kept, or was not checked, has an empty cell."""
+    cells = [result["submission"], "yes" if result["ok"] else "no"]
+    for name in CLASSES:
+        verdict = result.get("layers", {}).get(name)
+        cells.append(headline(verdict).partition(": equal")[0] if verdict else "")
+    for code in RULES:
+        rule = result["rules"].get(code, {"ok": True})
+        cells.append("" if rule["ok"] else rule["detail"])
+    return [escape(cell) for cell in [*cells, result.get("error", "")]]
+
+
+def escape(cell):
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell

@@ -30,16 +30,16 @@ def find_projections(layer, d):
     """Fill the parameters with random numbers, and return a list of layouts. A layout is a list of Projection.
 
     There are two layouts if one parameter holds all three matrices: they are stored as blocks, or interleaved.
-    Raises UserError if the layer does not have two to four matrices.
+    Raises UserError if the layer has parameters, but not one to four matrices.
     """
     generator = torch.Generator().manual_seed(d)
     for parameter in layer.parameters():
-        if parameter.numel() > 1:  # a single number is a scale
+        if parameter.numel() > 1 and not is_unused(parameter):  # a single number is a scale
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(d))
     layouts = [list_projections(layer, d)]
     if any(parameter.numel() == 3 * d * d for parameter in layer.parameters()):
         layouts.append(list_projections(layer, d, interleaved=True))
-    if not 2 <= len(layouts[0]) <= 4:
+    if not 1 <= len(layouts[0]) <= 4 and any(True for _ in layer.parameters()):
         shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in layer.named_parameters()) or "none"
         raise UserError(f"{ATTENTION}({d}) must have W_q, W_k and W_v of size {d} × {d}; its parameters are {shapes}.")
     return layouts
@@ -50,7 +50,7 @@ def list_projections(layer, d, interleaved=False):
     weights, biases = collections.defaultdict(list), collections.defaultdict(list)  # of each module
     for name, parameter in layer.named_parameters():
         module = name.rpartition(".")[0]
-        for number, piece in enumerate(split(parameter, d, interleaved)):
+        for number, piece in enumerate([] if is_unused(parameter) else split(parameter, d, interleaved)):
             if piece.dim() == 2:
                 weights[module].append((f"{name}[{number}]", piece))
             else:
@@ -60,6 +60,11 @@ def list_projections(layer, d, interleaved=False):
         own = biases[module] if len(biases[module]) == len(named) else [None] * len(named)
         projections += [Projection(name, weight, bias) for (name, weight), bias in zip(named, own, strict=True)]
     return projections
+
+
+def is_unused(parameter):
+    """Return whether a parameter is zero and stays so, as a bias that was switched off."""
+    return parameter.dim() == 1 and not parameter.requires_grad and not parameter.any()
 
 
 def split(parameter, d, interleaved):

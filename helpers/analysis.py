@@ -8,7 +8,6 @@ import re
 import numpy as np
 
 from helpers.data.archive import read_files
-from helpers.data.batches import BucketLoader, predict_logits
 from helpers.data.text import LINE_BREAK
 from helpers.inference.explain import attention_weights
 from helpers.inference.predictor import as_reviews
@@ -20,17 +19,15 @@ EXAMPLE_TOKENS = 100  # longest review that is shown as an example
 EXAMPLE_WORDS = 40  # words that are shown of it
 
 
-def analyse(predictor, train_set, valid_set, test_set, source, logits=None):
+def analyse(predictor, train_set, valid_set, test_set, source, logits):
     """Return what the report tells of a network besides its metrics, as a dict of JSON types.
 
     Args:
         predictor: the trained and calibrated `Predictor`. Its vocabulary still has GloVe's vectors.
         train_set, valid_set, test_set: the `batches.ReviewSet`s of `load_imdb_data`.
         source: the archive or the folder that they were read from.
-        logits: the network's own logits of `test_set`, (reviews,). None computes them.
+        logits: the network's own logits of `test_set`, (reviews,).
     """
-    if logits is None:
-        logits = predict_logits(predictor.model, BucketLoader(test_set), "analysis")
     reviews = test_set.reviews
     probabilities = predictor.calibrated(logits, reviews).sigmoid().numpy()
     names, texts = read_test_reviews(source)
@@ -118,7 +115,9 @@ def shorten(text):
 def describe_attention(predictor, sentence):
     """Return the tokens of a sentence, the weights of the first block (T, T), and the probability of positive."""
     reviews = as_reviews([sentence])
+    weights = attention_weights(predictor, reviews)
+    words = [reviews.words[token] for token in reviews.tokens]
     return {"sentence": sentence,
-            "words": [reviews.words[token] for token in reviews.tokens],
-            "weights": attention_weights(predictor, reviews).astype(float).round(4).tolist(),
+            "words": words[:len(weights)],  # a network may read fewer tokens
+            "weights": weights.astype(float).round(4).tolist(),
             "probability": predictor.logits(reviews)[0].sigmoid().item()}

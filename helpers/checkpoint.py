@@ -55,8 +55,11 @@ class Checkpoint:
                                 for name, value in self.identity.items() if identity.get(name) != value)
         if differences:
             raise UserError(f"{self.path} belongs to another run ({differences}); use its options, or {again}.")
-        for name, part in self.parts.items():
-            part.load_state_dict(saved["parts"][name])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(saved["parts"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(f"{self.path} belongs to another network; {again}.") from error
         np.random.set_state(saved["numpy"])
         torch.set_rng_state(saved["torch"])
         torch.cuda.set_rng_state_all(saved["cuda"][:torch.cuda.device_count()])

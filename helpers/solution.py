@@ -113,8 +113,10 @@ class SolutionPipeline(Pipeline):
     """
 
     def __init__(self, settings, path):
-        super().__init__(settings)
         self.path, self.module = path, load_module(path)
+        if hasattr(self.module, "MyTransformer"):  # it has its own
+            settings = settings | {"dropout": None, "freeze": None}
+        super().__init__(settings)
 
     def review_set(self, reviews, vocab, device):
         """Return `reviews.Reviews`, all padded to `max_len`."""

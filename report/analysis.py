@@ -6,16 +6,18 @@ The result is the `analysis.json` of the run and the differences of the layers.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from check.loops import MASK, SHAPES, attention_oracle, norm_oracle
-from helpers.cli import Parser, run_command
+from helpers.cli import Parser, UserError, run_command
 from helpers.files import write_text
 from models import MyLayerNorm, MySelfAttention
 from report.runs import ANALYSIS, METRICS, read_json
+from sentiment_analysis import REQUIRED
 
 RESULT = Path(__file__).parent / "results" / "analysis.json"
 
@@ -104,7 +106,10 @@ def main():
     parser = Parser(description="Write the analysis of the reference report.")
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run of the required setting")
     args = parser.parse_args()
-    seed = read_json(args.run / "metrics.json", METRICS)["seed"]
+    metrics = read_json(args.run / "metrics.json", METRICS)
+    if metrics["data"] != "IMDB" or metrics["settings"] != asdict(REQUIRED):
+        raise UserError(f"{args.run} is not a run of the required setting on IMDB; give another folder with --run.")
+    seed = metrics["seed"]
     analysis = read_json(args.run / "analysis.json", ANALYSIS)
     content = {"seed": seed, **analysis, "layers": layer_differences()}
     write_text(RESULT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

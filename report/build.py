@@ -100,6 +100,8 @@ def main():
     if args.notes_template:
         print(make_template())
         return
+    if not args.runs and (args.name or args.cse or args.id or args.notes or args.allow_substitutes):
+        raise UserError("the reference report takes no name and no notes; give the folder of your runs with --runs.")
     if args.runs:
         pdf, path = runs_report(args, read_author(args)), args.out or args.runs / "report.pdf"
     else:

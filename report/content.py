@@ -149,7 +149,10 @@ def reference_group(folder, name):
     analysis = Path(folder, "analysis.json")
     try:
         if name == "baseline" and analysis.exists():
-            runs[0]["analysis"] = read_json(analysis, ["layers", *ANALYSIS])
+            runs[0]["analysis"] = read_json(analysis, ["seed", "layers", *ANALYSIS])
+            if runs[0]["analysis"]["seed"] != runs[0]["metrics"]["seed"]:
+                raise UserError(f"{analysis} is of another seed than the first run of {path}; run report.analysis on "
+                                "that run.")
         return make_group(runs, cpu=result.get("machine", {}).get("cpu"))
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} is damaged or of another version; run the command that writes it again.") from error

@@ -47,7 +47,8 @@ def read_runs(folder):
         if not (path / "metrics.json").exists():
             continue
         metrics = read_json(path / "metrics.json", METRICS)
-        if metrics.get("models"):  # somebody's network, trained with --models
+        if metrics.get("models"):
+            print(f"{path} trained the network in {metrics['models']}; it is left out.")
             continue
         same = json.dumps([metrics["data"], metrics["settings"], metrics["seed"]], sort_keys=True)
         if same in seen:

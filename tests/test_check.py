@@ -13,10 +13,11 @@ import torch
 import check.__main__ as command
 import models
 from check import solution
-from check.cases import EXACT, FLOAT32, MAIN, make_cases
-from check.hypotheses import HYPOTHESES
-from check.judge import distance, judge
-from check.mistakes import ATTENTION, BY_CODE, MISTAKES, NORM, combinations
+from check.cases import MAIN, make_cases
+from check.distance import EXACT, FLOAT32, distance
+from check.hypotheses import list_hypotheses
+from check.judge import judge
+from check.mistakes import ATTENTION, BY_CODE, MISTAKES, NORM
 from check.output import describe
 from helpers.cli import UserError
 from tests.mutations import LAYER_MUTATIONS, NETWORK_MUTATIONS, mutate
@@ -58,6 +59,9 @@ ATTENTION_STYLES = {
     "projected": """self.to_qkv, self.out = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d)
         FORWARD
         q, k, v = map(lambda t: t.contiguous(), self.to_qkv(x).chunk(3, -1))""",
+    "alone": "FORWARD",
+    "whole": """self.m = nn.MultiheadAttention(d, 1, batch_first=True)
+        FORWARD""",
     "scaled": """self.q, self.k = nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False)
         self.v = nn.Parameter(torch.eye(d))
         self.root = nn.Parameter(torch.tensor(d ** 0.5), requires_grad=False)
@@ -89,12 +93,31 @@ NORM_STYLES = {
     "swapped": """self.gamma, self.beta = nn.Parameter(torch.ones(d)), nn.Parameter(torch.zeros(d))
         FORWARD
         b, g = self.gamma, self.beta""",
+    "zeros": """self.gamma, self.beta = nn.Parameter(torch.zeros(d)), nn.Parameter(torch.zeros(d))
+        FORWARD
+        g, b = self.gamma, self.beta""",
+    "ones": """self.gamma, self.beta = nn.Parameter(torch.ones(d)), nn.Parameter(torch.ones(d))
+        FORWARD
+        g, b = self.gamma, self.beta""",
+    "late": """self.gamma, self.beta = nn.Parameter(torch.zeros(d)), nn.Parameter(torch.rand(d))
+        FORWARD
+        g, b = self.gamma, self.beta""",
+    "two": """self.g, self.b = nn.Parameter(torch.ones(T, d)), nn.Parameter(torch.zeros(T, d))
+        FORWARD
+        g, b = self.g, self.b""",
+    "listed": """self.g, self.b = nn.Parameter(torch.ones(1, 1, d)), nn.Parameter(torch.zeros(1, 1, d))
+        FORWARD
+        g, b = self.g, self.b""",
     "none": "FORWARD",
 }
 SOFTMAX = "return F.softmax(q @ k.transpose(1, 2) / k.shape[2] ** 0.5, dim=-1) @ v"
 STEPS = """scores = torch.einsum("bid,bjd->bij", q, k).mul(q.size(2) ** -0.5)
         weights = torch.exp(scores - scores.amax(-1, keepdim=True))
         return torch.einsum("bij,bjd->bid", weights / weights.sum(-1, keepdim=True), v)"""
+HEADS = """B, T, d = x.shape
+        q, k, v = (t.view(B, T, 2, d // 2).transpose(1, 2) for t in (q, k, v))
+        y = F.softmax(q @ k.mT / (d // 2) ** 0.5, dim=-1) @ v
+        return y.transpose(1, 2).reshape(B, T, d)"""
 TURNED = "return (v.mT @ torch.softmax(k @ (q.mT * x.shape[-1] ** -0.5), 1)).mT"
 NORMED = """m, v = x.mean((1, 2), keepdim=True), x.var((1, 2), keepdim=True, unbiased=False)
         return g * (x - m) / torch.sqrt(v + 1e-8) + b"""
@@ -107,10 +130,11 @@ SUMMED = """rows = x.reshape(len(x), -1).flip(1)
 def write(path, style, rest, extra="", init=""):
     """Write the class of a style, with more code before it and in __init__, and return its name."""
     name = ATTENTION if style in ATTENTION_STYLES else NORM
+    arguments = "T, d" if style == "two" else "d"
     style_init, forward = (ATTENTION_STYLES | NORM_STYLES)[style].split("FORWARD")
     path.write_text(
         "import math\nimport torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n"
-        f"{extra}\n\nclass {name}(nn.Module):\n    def __init__(self, d):\n        super().__init__()\n"
+        f"{extra}\n\nclass {name}(nn.Module):\n    def __init__(self, {arguments}):\n        super().__init__()\n"
         f"        {style_init}{init}\n\n    def forward(self, x):\n        {forward.strip()}\n        {rest}\n")
     return name
 
@@ -125,9 +149,9 @@ def define(path):
 @pytest.fixture
 def judged(tmp_path):
     """A function that judges a class, given its style and the rest of its forward."""
-    def judged(style, rest, extra="", init=""):
+    def judged(style, rest, extra="", init="", strict=True):
         name = write(tmp_path / "models.py", style, rest, extra, init)
-        return judge(name, define(tmp_path / "models.py")[name])
+        return judge(name, define(tmp_path / "models.py")[name], strict)
     return judged
 
 
@@ -178,6 +202,45 @@ PLANTED = [
     ("keys-as-queries", "linear", "return F.softmax(k @ q.mT / k.shape[2] ** 0.5, dim=-1) @ v"),
     ("matrices-exchanged", "bare", "return F.softmax(q @ v.mT / k.shape[2] ** 0.5, dim=-1) @ k"),
     ("biases", "biased", SOFTMAX),
+    ("matrix-reused", "linear", SOFTMAX.replace("@ v", "@ k")),
+    ("matrix-reused", "bare", "k = q\n        " + STEPS),
+    ("matrix-reused", "chunks", "return F.softmax(v @ k.mT / k.shape[2] ** 0.5, dim=-1) @ v"),
+    ("matrix-reused", "keys", "return F.softmax(q @ k.mT / k.shape[2] ** 0.5, dim=-1) @ k"),
+    ("biases+matrix-reused", "biased", SOFTMAX.replace("q @ k", "k @ k")),
+    ("scores-not-projected", "linear", SOFTMAX.replace("q @", "x @")),
+    ("scores-not-projected", "stacked", "k = x\n        " + STEPS),
+    ("scaled-by-fourth-root", "linear", SOFTMAX.replace("0.5", "0.25")),
+    ("scaled-by-fourth-root", "bare", STEPS.replace("-0.5", "-0.25")),
+    ("scaled-otherwise", "chunks", SOFTMAX.replace("k.shape[2] ** 0.5", "8")),
+    ("scaled-otherwise", "nameless", TURNED.replace("x.shape[-1] ** -0.5", "300 ** -0.5")),
+    ("scaled-otherwise", "linear", SOFTMAX.replace("0.5", "0.75")),
+    ("scaled-otherwise+biases", "biased", SOFTMAX.replace("k.shape[2] ** 0.5", "math.sqrt(50)")),
+    ("viewed", "linear", SOFTMAX.replace("k.transpose(1, 2)", "k.view(k.shape[0], k.shape[2], k.shape[1])")),
+    ("viewed", "stacked", "k = k.reshape(len(x), -1, x.shape[1]).mT\n        " + STEPS),
+    ("viewed", "bare", "v = v.reshape(len(x), -1, x.shape[1]).mT\n        " + STEPS),
+    ("viewed", "linear", SOFTMAX.replace("return ", "return (").replace("@ v", "@ v).mT.reshape(x.shape)")),
+    ("softmax-over-all", "bare", """scores = q @ k.mT / k.shape[2] ** 0.5
+        return scores.flatten(1).softmax(1).view_as(scores) @ v"""),
+    ("softmax-over-all", "linear", """e = q.bmm(k.mT) / math.sqrt(k.shape[2])
+        e = torch.exp(e - e.amax((1, 2), keepdim=True))
+        return torch.bmm(e / e.sum((1, 2), keepdim=True), v)"""),
+    ("softmax-epsilon", "linear", STEPS.replace("weights.sum(-1, keepdim=True)",
+                                                "(weights.sum(-1, keepdim=True) + 1e-8)")),
+    ("softmax-epsilon+overflow", "stacked", """e = torch.exp(q @ k.mT / k.shape[2] ** 0.5)
+        return e / (1e-6 + e.sum(-1, keepdim=True)) @ v"""),
+    ("dropout-always", "linear", SOFTMAX.replace("F.softmax(", "F.dropout(F.softmax(").replace("=-1)", "=-1), 0.1)")),
+    ("dropout-always", "chunks", "v = nn.functional.dropout(v, p=0.5, training=True)\n        " + STEPS),
+    ("not-scaled+dropout-always", "bare", "return F.dropout(F.softmax(q @ k.mT, dim=-1) @ v)"),
+    ("heads+wrong-size", "linear", HEADS),
+    ("heads+wrong-size", "chunks", """assert x.shape[2] % 2 == 0
+        q, k, v = torch.stack([q, k, v]).unflatten(-1, (2, -1)).transpose(2, 3)
+        y = torch.einsum("bhts,bhsd->bthd", (q @ k.mT / (x.shape[2] / 2) ** 0.5).softmax(-1), v)
+        return y.flatten(2)"""),
+    ("heads+wrong-size", "bare", HEADS.replace("// 2", "// 8").replace("2,", "8,", 1)),
+    ("heads+output-projected+wrong-size", "four", HEADS.replace("return ", "return self.o(") + ")"),
+    ("heads-viewed+wrong-size", "linear", HEADS.replace("T, 2, d // 2).transpose(1, 2)", "2, T, d // 2)")
+     .replace("y.transpose(1, 2)", "y")),
+    ("heads-viewed+wrong-size", "bare", HEADS.replace("y.transpose(1, 2)", "y")),
     ("not-scaled+causal", "linear", """scores = q @ k.mT + torch.full((x.shape[1],) * 2, -1e30).triu(1)
         return scores.softmax(2) @ v"""),
     ("softmax-over-queries+residual-inside", "turns", SOFTMAX.replace("dim=-1", "dim=1") + " + x"),
@@ -196,6 +259,24 @@ PLANTED = [
     ("eps-value", "drawn", NORMED.replace("1e-8", "1e-5")),
     ("eps-value", "given", NORMED.replace(" + 1e-8", "")),
     *(("eps-value", "flat", SUMMED.replace("1e-8", eps)) for eps in ("1e-6", "1e-7", "1e-9", "1e-10", "1e-12")),
+    *(("eps-value", "single", NORMED.replace("1e-8", eps)) for eps in ("1e-2", "1e-3", "1e-4")),
+    ("eps-as-minimum", "given", NORMED.replace("torch.sqrt(v + 1e-8)", "torch.sqrt(v).clamp(min=1e-8)")),
+    ("eps-as-minimum", "flat", NORMED.replace("torch.sqrt(v + 1e-8)", "torch.sqrt(v.clamp_min(1e-8))")),
+    ("eps-as-minimum+eps-value", "single", NORMED.replace("torch.sqrt(v + 1e-8)", "v.sqrt().clip(1e-5)")),
+    ("statistics-differ", "given", NORMED.replace("x.var((1, 2)", "x.var(2")),
+    ("statistics-differ", "flat", NORMED.replace("x.var((1, 2), keepdim=True, unbiased=False)",
+                                                 "(x - x.mean((1, 2), True)).pow(2).mean(-1, True)")),
+    ("statistics-differ", "single", NORMED.replace("x.mean((1, 2)", "x.mean(1")),
+    ("statistics-differ+unbiased-variance", "given", NORMED.replace("x.var((1, 2)", "x.var(1").replace("Fals", "Tru")),
+    ("affine-order", "given", NORMED.replace("g *", "(g + b) *").replace(") + b", ")")),
+    ("affine-order", "flat", "g = g + b\n        " + NORMED.replace(") + b", ")")),
+    ("affine-order", "given", NORMED.replace("return g * ", "return g * (") + ")"),
+    ("affine-order", "single", SUMMED.replace(".mul(g).add(b)", ".add(b).mul(g)")),
+    ("affine-start", "zeros", NORMED),
+    ("affine-start", "ones", SUMMED),
+    ("affine-start", "late", NORMED),
+    ("interface", "two", NORMED),
+    ("affine-shape+interface", "listed", NORMED),
     ("no-root", "given", NORMED.replace("torch.sqrt", "")),
     ("not-centred", "single", NORMED.replace("(x - m)", "x")),
     ("not-centred", "given", "return g * x * torch.rsqrt(x.pow(2).mean((1, 2), keepdim=True) + 1e-8) + b"),
@@ -228,6 +309,8 @@ PLANTED = [
         return g * x / (x.square().mean((1, 2), keepdim=True) + 1e-8).sqrt() + b"""),
     ("dropout-inside", "linear", SOFTMAX.replace("-1)", "-1) * F.dropout(torch.ones(1), 0.1, self.training)")),
     ("built-in", "bare", "return F.scaled_dot_product_attention(q, k, v)"),
+    ("values-not-projected+scores-not-projected", "alone", "return (x @ x.mT / x.shape[2] ** 0.5).softmax(2) @ x"),
+    ("biases+output-projected+built-in", "whole", "return self.m(x, x, x)[0]"),
     ("built-in", "given", "return F.layer_norm(x, x.shape[1:], g, b, 1e-8)"),
     ("eps-value+built-in", "drawn", "return F.layer_norm(x, x.shape[1:], g, b)"),
     ("built-in", "given", "return torch.native_layer_norm(x, x.shape[1:], g, b, 1e-8)[0]"),
@@ -243,8 +326,8 @@ def test_planted_mistake_is_named(judged, codes, style, rest):
     assert not verdict["right"]
     labels = {note.split(": ")[0] for note in verdict["notes"]}
     assert labels >= {*codes.split("+"), "exercise"}
-    if any(one.changes for one in MISTAKES if one.code in codes.split("+")) and style not in ("keys", "none"):
-        assert verdict["difference"] > 1000 * EXACT
+    if any(one.changes for one in MISTAKES if one.code in codes.split("+")) and style not in ("keys", "none", "alone"):
+        assert verdict["difference"] > (5 if "epsilon" in codes else 1000) * EXACT
         assert "example" in labels
 
 
@@ -345,30 +428,34 @@ def test_float32_is_judged_with_its_tolerance(judged, codes, style, rest):
     assert "float32" in {note.split(":")[0] for note in verdict["notes"]}
 
 
-@pytest.mark.parametrize(("style", "rest", "closest"), [
+@pytest.mark.parametrize(("style", "rest", "nearest"), [
     ("given", NORMED.replace("1e-8", "8e-6"), "eps-value"),
+    ("given", NORMED + " + 1e-5", "the formula"),
+    ("flat", NORMED.replace("1e-8", "1e-8 + 1e-13"), "the formula"),
     ("chunks", SOFTMAX.replace("k.shape[2]", "(x.shape[1] * 1.01)"), "scaled-by-sqrt-T"),
 ])
-def test_unknown_mistake(judged, style, rest, closest):
+def test_unknown_mistake(judged, style, rest, nearest):
     verdict = judged(style, rest)
     assert (verdict["right"], verdict["mistake"]) == (False, None)
-    unknown, example = verdict["notes"]
-    assert unknown.startswith("unknown: ")
-    assert f"the closest is {closest}, " in unknown
-    assert "should be" in example
+    unknown, example, readings = verdict["notes"]
+    assert unknown == "unknown: the results match neither the formula nor a known mistake"
+    assert readings.startswith(f"nearest: {nearest} (off by ")
+    assert readings.count("off by") == 3
+    right, wrong = re.fullmatch(r"example: .* should be (\S+) but is (\S+)", example).groups()
+    assert right != wrong
 
 
 def test_unknown_factor_of_two_is_shown_in_the_example(judged):
-    unknown, example = judged("stacked", SOFTMAX + " * 2")["notes"]
+    unknown, example, _ = judged("stacked", SOFTMAX + " * 2")["notes"]
     assert unknown.startswith("unknown: ")
-    assert example.startswith("example: x of shape (1, 1, 2) with ordinary numbers: y[0, 0, 0] should be")
+    assert example.startswith("example: x of shape (1, 1, 2) with ordinary numbers: y[0, 0, 1] should be")
     expected, found = map(float, re.findall(r"-?\d+\.\d+", example))
-    assert found == pytest.approx(2 * expected, rel=1e-4)
+    assert found == pytest.approx(2 * expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(("init", "size", "code"), [
-    ("T, d", "T, d", None), ("size", "*size", None), ("size", "size[1]", "affine-shape"),
-    ("d", "1, 1, d", "affine-shape"),
+    ("T, d", "T, d", "interface"), ("size", "*size", None), ("size", "size[1]", "affine-shape"),
+    ("d", "1, 1, d", "affine-shape+interface"),
 ])
 def test_layer_norm_may_be_built_in_other_ways(tmp_path, init, size, code):
     (tmp_path / "models.py").write_text(
@@ -380,24 +467,27 @@ def test_layer_norm_may_be_built_in_other_ways(tmp_path, init, size, code):
         "        return self.g * (x - m) / torch.sqrt(v + 1e-8) + self.b\n")
     verdict = judge(NORM, define(tmp_path / "models.py")[NORM])
     assert verdict["mistake"] == code
-    assert any(note.startswith("interface: ") for note in verdict["notes"]) == (init != "size")
+    if "interface" in (code or ""):
+        assert "MyLayerNorm((3, 4)) raises TypeError" in " ".join(verdict["notes"])
 
 
 # The list of mistakes
 
 
-@pytest.mark.parametrize(("name", "most"), [(ATTENTION, 2), (NORM, 4)])
-def test_known_mistakes_differ_from_the_formula_and_from_each_other(name, most):
+@pytest.mark.parametrize("name", [ATTENTION, NORM])
+def test_known_mistakes_differ_from_the_formula_and_from_each_other(name):
     """Any two differ on at least one input. The formula without changes equals the loops on all inputs."""
     cases = make_cases(name, getattr(models, name), torch.float64)
-    first_roles = itertools.islice(HYPOTHESES[name](cases[MAIN]), sum(1 for _ in combinations(name, most)))
-    formula, *known = [hypothesis for hypothesis in first_roles if len(hypothesis.mistakes) <= 1]
-    assert len(known) == sum(mistake.layer == name and bool(mistake.changes) for mistake in MISTAKES)
+    hypotheses = list_hypotheses(name, cases[MAIN], 0, 1)
+    formula = hypotheses[0]
+    changed = [mistake.changes for mistake in MISTAKES if mistake.layer == name and mistake.changes]
+    known = [one for one in hypotheses if one.roles == formula.roles and one.changes in changed]
+    assert len(known) == len(changed)
     for case in cases:
         assert distance(case._replace(y=formula.expected(case)), formula.loops) < 1e-12
     for one, other in itertools.combinations([formula, *known], 2):
-        tiny = other.mistakes[0].changes == {"divisor": "√(σ² + ε) + ε"}  # close to √(σ² + ε)
-        least = 1000 * EXACT if tiny else 10 * FLOAT32
+        tiny = {"epsilon", "divisor"} & {*other.mistakes[0].changes, *one.changes}
+        least = 5 * EXACT if tiny else 10 * FLOAT32
         assert any(distance(case._replace(y=one.expected(case)), other.expected) > least for case in cases), other
 
 
@@ -412,8 +502,8 @@ def test_every_known_mistake_has_a_mutation():
 def test_mutation_of_our_layers_is_named(tmp_path, code, edits):
     path = tmp_path / "models.py"
     path.write_text(mutate(edits))
-    verdicts = [judge(name, define(path)[name])["mistake"] for name in (ATTENTION, NORM)]
-    assert code in verdicts
+    codes = [judge(name, define(path)[name], strict=True)["mistake"] or "" for name in (ATTENTION, NORM)]
+    assert code in "+".join(codes).split("+")
 
 
 @pytest.mark.slow
@@ -459,7 +549,7 @@ def loaded(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "text", "sentence"), [
-    ("models.py", "!pip install torch", "is not valid Python: invalid syntax (models.py, line 1)."),
+    ("models.py", "a b", "is not valid Python: invalid syntax (models.py, line 1)."),
     ("models.py", "x = 1\0", "is not valid Python"),
     ("models.py", "import torch\nimport no_such_package.layers",
      "imports no_such_package, which is neither installed nor in the same folder."),
@@ -518,19 +608,24 @@ def test_command_on_a_solution_that_prints_and_writes(tmp_path):
     path = write_solution(tmp_path / "work", attention="biased", extra=noise)
     (tmp_path / "work" / "neighbour.py").write_text("")
     code, out, err = run_python("-m", "check", path, "--json")
-    assert (code, err) == (1, "")
+    assert (code, err) == (0, "")
     answer = json.loads(out)
-    assert list(answer) == [ATTENTION, NORM]
-    assert [list(one) for one in answer.values()] == [["right", "mistake", "difference", "notes"]] * 2
-    assert [(one["right"], one["mistake"]) for one in answer.values()] == [(False, "biases"), (True, None)]
+    assert list(answer) == ["submission", "ok", "layers", "rules"]
+    assert (answer["submission"], answer["ok"], answer["rules"]) == (str(path), True, {})
+    layers = answer["layers"]
+    assert list(layers) == [ATTENTION, NORM]
+    assert [list(one) for one in layers.values()] == [["right", "mistake", "difference", "notes"]] * 2
+    assert [(one["right"], one["mistake"]) for one in layers.values()] == [(True, None)] * 2
+    assert layers[ATTENTION]["notes"][0].startswith("biases: ")
     assert sorted(file.name for file in path.parent.iterdir()) == ["models.py", "neighbour.py"]
 
 
 @pytest.mark.parametrize(("right", "exit_code"), [(True, 0), (False, 1)])
 def test_exit_code_says_whether_both_are_right(monkeypatch, capsys, right, exit_code):
     verdict = {"right": True, "mistake": None, "difference": 3e-16, "notes": []}
-    verdicts = {ATTENTION: verdict, NORM: verdict | {"right": right}}
-    monkeypatch.setattr(command, "judge_solution", lambda *_: verdicts)
+    result = {"submission": "models.py", "ok": right, "layers": {ATTENTION: verdict, NORM: verdict | {"right": right}},
+              "rules": {}}
+    monkeypatch.setattr(command, "judge_submission", lambda *_: result)
     monkeypatch.setattr(sys, "argv", ["check", "models.py"])
     with pytest.raises(SystemExit, match=str(exit_code)):
         command.main()
@@ -540,7 +635,9 @@ def test_exit_code_says_whether_both_are_right(monkeypatch, capsys, right, exit_
 
 
 @pytest.mark.parametrize(("extra", "options", "sentence"), [
-    ("while True: pass", ["--timeout", "2.5"], "took more than 2.5 seconds"),
+    ("while True: pass", ["--timeout", "2.5"], "took more than 2.5 seconds (training belongs under"),
+    ("def forward(self, x):\n    while True: pass\nMySelfAttention.forward = forward", ["--timeout", "2.5"],
+     "MySelfAttention of {} took more than 2.5 seconds (does a loop in it never end?)."),
     ("import ctypes\nMySelfAttention.forward = lambda self, x: ctypes.string_at(0)", [],
      "MySelfAttention of {} ended the process (exit code -11)."),
     pytest.param("huge = bytearray(40 << 30)", [], "raises MemoryError", marks=pytest.mark.skipif(
@@ -564,7 +661,9 @@ def test_pytest_runs_the_exercises_tests_on_a_solution(tmp_path):
 
 
 def test_text_for_a_student(judged):
-    assert describe(ATTENTION, judged("biased", SOFTMAX))[0] == f"{ATTENTION:<18}right except for its biases"
+    headline, note, _ = describe(ATTENTION, judged("biased", SOFTMAX, strict=False))
+    assert headline.startswith(f"{ATTENTION:<18}right: equal to the loops within ")
+    assert note.split()[0] == "biases"
     verdict = judged("given", NORMED.replace(", unbiased=False", "").replace("1, 2", "2,"))
     headline, *lines = describe(NORM, verdict)
     assert headline == f"{NORM:<18}wrong: last-dimension-only, unbiased-variance"

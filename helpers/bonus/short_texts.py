@@ -97,7 +97,9 @@ class Negator:
             return None
         words = AFTER_BE if is_be else BEFORE_VERB
         inserted = words[choice % len(words)].split()
-        ids = [self.id_of[word] for word in inserted if word in self.id_of]
+        if any(word not in self.id_of for word in inserted):
+            return None
+        ids = [self.id_of[word] for word in inserted]
         return np.insert(self.tokens[part], begin, np.array(ids, np.int32))
 
 

@@ -20,7 +20,7 @@ ARCHIVE_MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 CONTENT_SHA256 = "cc143339df6a1f848b662a2bdc9f158f636028e69234e58742f821c6b2ab3444"
 SAMPLE_NOTICE = ("SAMPLE results, not IMDB: the network was trained and tested on the 312 invented reviews in "
                  "sample_reviews/.")
-SAMPLE_DIR = Path(__file__).parents[2] / "sample_reviews"  # in the layout of the extracted archive
+SAMPLE_DIR = Path(__file__).resolve().parents[2] / "sample_reviews"  # in the layout of the extracted archive
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 # Reviews and lists of their movies, in any folder. Operating systems add files with other names to archives.
 WANTED = re.compile(r"(?:.*/)?((train|test)/(?:(neg|pos|unsup)/[0-9]+_[0-9]+|urls_(?:neg|pos|unsup))\.txt)")

@@ -52,7 +52,8 @@ class Predictor:
         except Exception as error:  # a damaged file can fail in many ways, and the user cannot use the details
             raise UserError(f"{path} is damaged or not a model of this program; train again.") from error
         if version != VERSION:
-            raise UserError(f"{path} was not written by this version of the program; train again.")
+            raise UserError(f"{path} was not written by this version of the program; train again, and give the "
+                            "model.pt of the new run.")
         try:
             return cls.from_saved(saved, device)
         except UserError:  # the bonus is missing

@@ -1,0 +1,74 @@
+"""Find the files of a submission, and the one that defines each of the two classes."""
+
+from check.mistakes import ATTENTION, NORM
+from check.source import list_defined, read_source
+from check.unpack import JUNK
+from helpers.cli import UserError
+
+CODE = {".py", ".ipynb"}
+
+
+def find_base(folder):
+    """Return the folder that holds the files: the folder itself, or the only one in it if it holds nothing else."""
+    inner = [path for path in folder.iterdir() if path.name not in JUNK]
+    return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
+
+
+def list_files(folder):
+    """Return the files of a folder and of those in it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def is_junk(path, folder):
+    """Return whether a path in a folder was left there by an operating system or an editor."""
+    parts = path.relative_to(folder).parts
+    return bool(JUNK & {*parts}) or any(part.startswith(".") or part == "__pycache__" for part in parts)
+
+
+def is_mingpt(path, folder):
+    """Return whether a path is part of minGPT's own code."""
+    return any(part.lower() in ("mingpt", "mingpt-master") for part in path.relative_to(folder).parts[:-1])
+
+
+def list_code(folder):
+    """Return the paths of the student's own Python files and notebooks."""
+    return [path for path in list_files(folder) if path.suffix.lower() in CODE
+            and not is_junk(path, folder) and not is_mingpt(path, folder)]
+
+
+def find_layers(path, shown):
+    """Return where the two classes are: a dict from each class that is found to its file.
+
+    A file is a pair: its path, and what messages call it. A single file stands for both classes, whatever it defines.
+    Raises UserError if the files of a folder do not tell.
+    """
+    if path.is_file():
+        read_source(path, shown)
+        return {ATTENTION: (str(path), shown), NORM: (str(path), shown)}
+    defined, broken = {}, None
+    for file in list_code(path):
+        place = f"{file.relative_to(path)} in {shown}"
+        try:
+            defined[file] = list_defined(read_source(file, place).tree)
+        except UserError as error:
+            broken = broken or error
+    found = {}
+    for name in (ATTENTION, NORM):
+        files = choose_file([file for file, names in defined.items() if name in names])
+        if len(files) > 1:
+            one, other = (file.relative_to(path) for file in files[:2])
+            raise UserError(f"{shown} defines {name} in {one} and in {other}; keep one of them.")
+        if files:
+            found[name] = str(files[0]), f"{files[0].relative_to(path)} in {shown}"
+    if len(found) < 2 and broken:
+        raise broken
+    return found
+
+
+def choose_file(files):
+    """Return the files that may be meant: models.py before other Python files, and those before notebooks."""
+    for group in ([file for file in files if file.name == "models.py"],
+                  [file for file in files if file.suffix == ".py"]):
+        if group:
+            return group
+    return files

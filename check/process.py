@@ -1,0 +1,121 @@
+"""Judge a submission in a process of its own, in a temporary copy, with limited time and memory."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from check.solution import ROOT
+from check.unpack import copy_submission
+from helpers.cli import UserError
+
+MEMORY = 6 << 30  # bytes for a solution, or less on a small machine
+COMPILE = {"PYTORCH_JIT": "0", "TORCHDYNAMO_DISABLE": "1"}  # compiled code cannot be traced
+ENVIRONMENT = COMPILE | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg",
+                         "PYTHONDONTWRITEBYTECODE": "1"}
+START_TIME = 120  # seconds that the process may take before the solution starts
+START = "import sys; sys.path.insert(0, sys.argv[1]); from check.worker import work; work(sys.argv[2])"
+
+
+class Options(NamedTuple):
+    """What the command line says on how to judge."""
+
+    timeout: float = 60  # seconds for a submission
+    strict: bool = False  # whether biases are a mistake
+    run: bool = False  # whether to train the network for an epoch
+    jobs: int = 1  # submissions that are judged at the same time
+
+
+def judge_submission(path, options):
+    """Return the result for a submission: a dict with "submission", "ok", "rules", and either "layers" or "error"."""
+    result = {"submission": str(path), "rules": {}}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work, \
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copy:
+        copy = Path(copy).resolve()
+        try:
+            target = copy_submission(path, copy)
+            news, ended = run_worker(path, target, copy, Path(work), options)
+            result |= {key: news[key] for key in ("rules", "layers") if key in news}
+            if "layers" not in news:
+                raise UserError(news.get("refused") or f"{news['stage']} {ended}.")
+            if options.run:
+                from check.train import train
+                result["rules"]["run"] = train(target, path, options.timeout)
+        except UserError as error:
+            result["error"] = str(error).replace(f"{copy}{os.sep}", "")
+        except OSError as error:
+            result["error"] = f"{path} cannot be copied: {error.strerror or error}."
+    return add_loops(result)
+
+
+def add_loops(result):
+    """Add the rule that the two layers have no loop, for a folder or zip, and "ok"."""
+    layers = result.get("layers", {})
+    if layers and result["rules"]:
+        looping = [name for name, layer in layers.items() if "loop" in (layer["mistake"] or "").split("+")]
+        detail = f"{' and '.join(looping)} runs a loop; use matrix products" if looping else "none in the two layers"
+        result["rules"]["loops"] = {"ok": not looping, "detail": detail}
+    right = bool(layers) and all(layer["right"] for layer in layers.values())
+    kept = all(rule["ok"] for rule in result["rules"].values())
+    return result | {"ok": "error" not in result and right and kept}
+
+
+def run_worker(path, target, copy, work, options):
+    """Run `check.worker` on a copy of a submission. Return its answer, a dict, and how the process ended."""
+    order, answer = work / "order.json", work / "answer.json"
+    content = {"answer": answer, "shown": path, "name": Path(path).resolve().name, "path": target, "folder": copy,
+               "started": work / "started", "strict": options.strict, "memory": choose_memory(options.jobs)}
+    order.write_text(json.dumps(content, default=str), encoding="utf-8")
+    command = [sys.executable, "-P", "-c", START, str(ROOT), str(order)]
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=copy, env=os.environ | ENVIRONMENT, stdin=nothing, stdout=nothing,
+                               stderr=nothing, start_new_session=True)
+    ended = wait(process, work / "started", options.timeout)
+    news = {"stage": f"judging {path}"}
+    with contextlib.suppress(OSError, ValueError):
+        news |= json.loads(answer.read_text(encoding="utf-8"))
+    if "took more than" in ended:
+        ended += explain_timeout(news["stage"])
+    return news, ended
+
+
+def wait(process, started, timeout):
+    """Wait for a process and end all that it started. Return how it ended.
+
+    The time counts from when the file `started` exists: until then, the process imports torch.
+    """
+    begin, deadline = time.monotonic(), None
+    try:
+        while deadline is None or time.monotonic() < deadline:
+            if deadline is None and (started.exists() or time.monotonic() - begin > START_TIME):
+                deadline = time.monotonic() + timeout
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return f"ended the process (exit code {process.wait(0.05)})"
+        return f"took more than {timeout:g} seconds"
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):  # ended; not on Windows
+            os.killpg(process.pid, signal.SIGKILL)  # with all processes that the solution started
+        process.kill()
+        process.wait()
+
+
+def explain_timeout(stage):
+    """Return what may be the reason for the time that a stage takes."""
+    if stage.startswith("the import"):
+        return " (training belongs under if __name__ == \"__main__\")"
+    return " (does a loop in it never end?)" if stage.startswith("My") else ""
+
+
+def choose_memory(jobs):
+    """Return how many bytes a solution may use, so that all jobs together fit into the memory of the machine."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return MEMORY
+    return max(2 << 30, min(MEMORY, int(0.8 * total / jobs)))

@@ -1,0 +1,391 @@
+"""The check of whole submissions: files, notebooks, folders and zips, the rules of hand-in, and bad input."""
+
+import csv
+import io
+import json
+import stat
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from check import device, locate, readme, rules, source, unpack
+from check.judge import judge
+from check.mistakes import ATTENTION, NORM
+from check.output import make_row, summarise
+from check.process import add_loops
+from check.source import read_source, select_needed
+from helpers.cli import UserError
+from tests.toy import ROOT, run_python
+
+pypdf = pytest.importorskip("pypdf")
+
+LAYERS = """
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+class MySelfAttention(nn.Module):
+    def __init__(self, input_dim):
+        super().__init__()
+        self.W_q, self.W_k, self.W_v = (nn.Linear(input_dim, input_dim) for _ in range(3))
+
+    def forward(self, x):
+        q, k, v = self.W_q(x), self.W_k(x), self.W_v(x)
+        return F.softmax(q @ k.mT / x.shape[2] ** 0.5, dim=2) @ v
+
+class MyLayerNorm(nn.Module):
+    def __init__(self, input_dim):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(input_dim)), nn.Parameter(torch.zeros(input_dim))
+
+    def forward(self, x):
+        mean, var = x.mean((1, 2), keepdim=True), x.var((1, 2), keepdim=True, correction=0)
+        return self.gamma * (x - mean) / torch.sqrt(var + 1e-8) + self.beta
+"""
+WRONG = LAYERS.replace("var + 1e-8", "var + 1e-6")
+TRAINING = "import numpy as np\nimport torch\nfrom models import *\nnp.random.seed(0)\ntorch.manual_seed(0)\n"
+README = "Name: Ada Lovelace\nCSE username: ada\nID: 123456789\n"
+
+
+def make_pdf(pages=2):
+    writer = pypdf.PdfWriter()
+    for _ in range(pages):
+        writer.add_blank_page(100, 100)
+    buffer = io.BytesIO()
+    writer.write(buffer)
+    return buffer.getvalue()
+
+
+PDF = make_pdf()
+RIGHT = {"README": README, "models.py": LAYERS, "sentiment_analysis.py": TRAINING, "report.pdf": PDF}
+
+
+def write_folder(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def write_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_notebook(*cells):
+    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [
+        {"cell_type": "code", "metadata": {}, "outputs": [], "source": cell.splitlines(True)} for cell in cells]})
+
+
+# Whole submissions, by the command
+
+
+BAD = {  # what a solution does when it is imported, and the sentence
+    "hangs": ("while True: pass", "took more than 4 seconds (training belongs under"),
+    "leaves": ("import sys\nsys.exit()", "raises SystemExit"),
+    "reads": ("name = input()", "raises EOFError"),
+    "imports": ("import check.judge", "imports check, which is neither installed nor in the same folder."),
+}
+JUDGED = """
+import os, shutil
+from helpers.files import WHERE
+assert 'mine' in WHERE
+for _ in range(100): print('x' * 1_000_000)
+for _ in range(2): os.fork()
+shutil.rmtree(os.path.dirname(os.path.abspath(__file__)), ignore_errors=True)
+"""
+
+
+def test_command_on_many_submissions(tmp_path):
+    """A wrong one, some that misbehave, and zips that cannot be read: the others are judged all the same."""
+    paths = [write_zip(tmp_path / "ex5_123456789.zip", RIGHT),
+             write_zip(tmp_path / "ex5_12.zip", {f"work/{name}": content for name, content in RIGHT.items()} | {
+                 "work/models.py": WRONG, "__MACOSX/._README": ""})]
+    mine = {"helpers/__init__.py": "", "helpers/files.py": "WHERE = 'mine'"}
+    sentences = {}
+    for name, (code, sentences[name]) in BAD.items():
+        paths.append(write_zip(tmp_path / f"{name}.zip", RIGHT | {"models.py": f"{code}\n{LAYERS}"}))
+    paths.append(write_zip(tmp_path / "well.zip", RIGHT | mine | {"models.py": f"{JUDGED}\n{LAYERS}"}))
+    (tmp_path / "damaged.zip").write_bytes(b"PK\3\4")
+    paths.append(tmp_path / "damaged.zip")
+    table = tmp_path / "grades.csv"
+    exit_code, out, err = run_python("-m", "check", *paths, "--json", "--csv", table, "--jobs", "2", "--timeout", "4",
+                                     cwd=ROOT)
+    assert (exit_code, err) == (2, "")
+    right, wrong, *bad, well, damaged = map(json.loads, out.splitlines())
+    assert list(right) == ["submission", "ok", "layers", "rules"]
+    assert (right["ok"], well["ok"], wrong["ok"]) == (True, False, False)
+    assert [rule for rule, result in well["rules"].items() if not result["ok"]] == ["name"]
+    assert [rule for rule, result in wrong["rules"].items() if not result["ok"]] == ["readme", "extra"]
+    assert [wrong["layers"][name]["mistake"] for name in (ATTENTION, NORM)] == [None, "eps-value"]
+    for answer, (name, sentence) in zip(bad, sentences.items(), strict=True):
+        assert list(answer) == ["submission", "error"], name
+        assert sentence in answer["error"]
+    assert "damaged" in damaged["error"]
+    rows = list(csv.reader(table.open(encoding="utf-8-sig")))
+    assert [row[1] for row in rows] == ["ok", "yes", "no", *["no"] * len(bad), "no", "no"]
+
+
+def test_command_on_a_notebook_with_one_class_for_a_gpu(tmp_path):
+    layer = LAYERS[:LAYERS.index("class MyLayerNorm")].replace("range(3))", 'range(3))\n        self.to("cuda:0")')
+    cells = ["!pip install torchtext==0.6.0\n%matplotlib inline\nimport torch\nprint(f'{1}')", layer.replace(
+        "mT / ", "mT.cuda() / "), "%%bash\nls", "while True:\n    train()"]
+    (tmp_path / "work.ipynb").write_text(make_notebook(*cells))
+    exit_code, out, _ = run_python("-m", "check", tmp_path / "work.ipynb")
+    assert exit_code == 1
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{ATTENTION:<18}right")
+    assert f"{NORM:<18}wrong: missing" in lines
+
+
+# Kinds of paths
+
+
+@pytest.mark.parametrize("text", [
+    "!pip install x\n!python -m spacy download \\\n    en_core_web_sm\nx = !ls\n%time f()\nclass MyLayerNorm: y = SIZE",
+    "%matplotlib inline\nx = 7 % (3\n    % 2)\nSIZE = 5\ntrain()\nclass MyLayerNorm:\n    y = SIZE\n",
+])
+def test_lines_for_the_shell_are_skipped_and_keep_their_numbers(tmp_path, text):
+    path = tmp_path / "export.py"
+    path.write_text(text)
+    found = read_source(path, "export.py")
+    assert found.is_notebook
+    assert len(found.text.splitlines()) == len(text.splitlines())
+    assert locate.list_defined(found.tree) == {NORM}
+
+
+def test_only_what_the_classes_need_is_run(tmp_path):
+    path = tmp_path / "work.ipynb"
+    cells = ["import torch, os\nfrom torch import nn\nSIZE = 3\nHALF = SIZE / 2\nx = load()\nos.remove('x')",
+             "%%writefile layers.py\nWIDTH = 7", "class MyLayerNorm(nn.Module):\n    def f(self, x): return x + HALF",
+             "%%time\nMyLayerNorm.g = 5\nmodel = train(MyLayerNorm)\ntorch.set_default_dtype(torch.float32)"]
+    path.write_text(make_notebook(*cells))
+    body = select_needed(read_source(path, "work.ipynb").tree).body
+    lines = [line for statement in body for line in source.ast.unparse(statement).splitlines()]
+    assert "SIZE = 3" in lines
+    assert "HALF = SIZE / 2" in lines
+    assert "MyLayerNorm.g = 5" in lines
+    assert not {"x = load()", "os.remove('x')", "model = train(MyLayerNorm)"} & {*lines}
+    assert (tmp_path / "layers.py").read_text() == "WIDTH = 7"
+
+
+@pytest.mark.parametrize(("files", "where"), [
+    ({"models.py": LAYERS, "work.ipynb": make_notebook(LAYERS)}, ["models.py"] * 2),
+    ({"models.py": LAYERS, "old.py": LAYERS}, ["models.py"] * 2),
+    ({"work.ipynb": make_notebook(LAYERS)}, ["work.ipynb"] * 2),
+    ({"a/attention.py": "class MySelfAttention: pass", "b/norm.py": "class MyLayerNorm: pass"},
+     ["a/attention.py", "b/norm.py"]),
+    ({"all.py": LAYERS, "mingpt/model.py": LAYERS, "__MACOSX/all.py": LAYERS, "notes.py": "a b"}, ["all.py"] * 2),
+    ({"models.py": "from layers import MySelfAttention, MyLayerNorm", "layers.py": LAYERS}, ["layers.py"] * 2),
+])
+def test_classes_are_found(tmp_path, files, where):
+    found = locate.find_layers(write_folder(tmp_path, files), "x.zip")
+    assert [str(Path(path).relative_to(tmp_path)) for path, _ in found.values()] == where
+
+
+@pytest.mark.parametrize(("files", "sentence"), [
+    ({"a/models.py": LAYERS, "b/models.py": LAYERS}, "x.zip defines MySelfAttention in a/models.py and in b/models.py"),
+    ({"work.ipynb": "{"}, "work.ipynb in x.zip is not a notebook, or it is damaged."),
+    ({"work.ipynb": '{"cells": 3}'}, "is not a notebook"),
+    ({"models.py": "a b"}, "models.py in x.zip is not valid Python"),
+])
+def test_classes_that_are_not_found(tmp_path, files, sentence):
+    with pytest.raises(UserError) as error:
+        locate.find_layers(write_folder(tmp_path, files), "x.zip")
+    assert sentence in str(error.value)
+
+
+def link(name):
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(("entries", "sentence"), [
+    ([], "is empty."),
+    ([("../x.py", "")], "holds ../x.py, which would be unpacked outside its folder."),
+    ([("/etc/x.py", "")], "outside its folder"), ([("C:\\x.py", "")], "outside its folder"),
+    ([(link("x.py"), "/etc/passwd")], "holds x.py, a link"),
+    ([("models.py", "1"), ("models.py", "2")], "holds models.py twice"),
+    ([("ex5_1.zip", "PK"), ("__MACOSX/._ex5_1.zip", "")], "holds another zip, ex5_1.zip, and no code"),
+    ([(f"{number}.py", "") for number in range(2001)], "holds more than 2,000 files"),
+    ([("data.bin", bytes(201_000_000))], "holds more than 200 MB"),
+])
+def test_zip_that_is_refused(tmp_path, entries, sentence):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    with pytest.raises(UserError) as error:
+        unpack.copy_submission(path, tmp_path / "copy")
+    assert str(error.value).startswith(f"{path} ")
+    assert sentence in str(error.value)
+    assert not [other for other in tmp_path.rglob("*.py") if not other.is_relative_to(tmp_path / "copy")]
+
+
+def test_encrypted_and_lying_zips_are_refused(tmp_path):
+    data = bytearray(write_zip(tmp_path / "x.zip", {"models.py": LAYERS}).read_bytes())
+    place = data.index(b"PK\1\2")
+    encrypted = data[:place + 8] + b"\1" + data[place + 9:]
+    lying = data[:place + 24] + b"\1\0\0\0" + data[place + 28:]  # one byte instead of all
+    for content, sentence in ((encrypted, "is encrypted"), (lying, "it is damaged"), (data[:200], "is not a zip")):
+        (tmp_path / "y.zip").write_bytes(content)
+        with pytest.raises(UserError, match=sentence):
+            unpack.copy_submission(tmp_path / "y.zip", tmp_path / "copy")
+
+
+def test_names_of_other_systems(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"work\\models.py": LAYERS, "work\\שלום.py": "", "work\\\x01.txt": ""})
+    unpack.copy_submission(path, tmp_path / "copy")
+    assert (tmp_path / "copy" / "work" / "models.py").exists()
+    assert unpack.show("\x01.txt") == "?.txt"
+
+
+@pytest.mark.parametrize(("name", "sentence"), [
+    ("models.rar", "is not a .py file, a notebook, a folder or a zip."), ("none.py", "does not exist.")])
+def test_other_files_are_refused(tmp_path, name, sentence):
+    (tmp_path / "models.rar").touch()
+    with pytest.raises(UserError, match=sentence):
+        unpack.copy_submission(tmp_path / name, tmp_path / "copy")
+
+
+def test_neighbours_of_a_file_are_copied_without_links_and_large_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "MAX_NEIGHBOUR", 100)
+    folder = write_folder(tmp_path / "work", {"models.py": LAYERS, "a/b.py": "", ".git/x": "", "data.csv": "x" * 101})
+    (folder / "link").symlink_to("/etc/passwd")
+    target = unpack.copy_submission(folder / "models.py", tmp_path / "copy")
+    assert target.read_text() == LAYERS
+    copied = [str(path.relative_to(tmp_path / "copy")) for path in locate.list_files(tmp_path / "copy")]
+    assert copied == ["a/b.py", "models.py"]
+
+
+# The rules
+
+
+def broken_rules(folder, name="ex5_123456789.zip"):
+    found = rules.check_rules(folder, name, locate.find_layers(folder, name))
+    return {code: rule["detail"] for code, rule in found.items() if not rule["ok"]}
+
+
+GPT = "import requests, regex, tools\nfrom mingpt.model import GPT\nfrom mingpt.utils import set_seed\nset_seed(1)\n"
+SEEDS = "from numpy.random import seed\nfrom torch import manual_seed as start\nseed(1)\nstart(1)"
+IN_NOTEBOOK = "!ls\nimport google.colab, torch, numpy as np\nnp.random.seed(0)\ntorch.manual_seed(0)"
+
+
+@pytest.mark.parametrize("files", [
+    RIGHT,
+    {f"work/{name}": content for name, content in RIGHT.items()},
+    {"README.md": "# Ada Lovelace\nada, 123456789", "ex5.ipynb": make_notebook(LAYERS, IN_NOTEBOOK),
+     "report.PDF": PDF},
+    RIGHT | {"sentiment_analysis.py": "from models import *", "mingpt_test.py": GPT, "tools.py": "import transformers"},
+    RIGHT | {"sentiment_analysis.py": SEEDS},
+])
+def test_rules_that_are_kept(tmp_path, files):
+    assert broken_rules(write_folder(tmp_path, files)) == {}
+
+
+@pytest.mark.parametrize(("changes", "code", "sentence"), [
+    ({"README": None}, "readme", "the README is missing"),
+    ({"README": README.replace("ID: 123456789", "")}, "readme", "README lacks an ID"),
+    ({"README": README.replace("Ada Lovelace", "")}, "readme", "README lacks a name"),
+    ({"README": "123456789\nAda Lovelace"}, "readme", "README lacks a CSE username"),
+    ({"README": README.replace("89", "80")}, "readme", "has the ID 123456780, and the file name has 123456789"),
+    ({"report.pdf": None}, "pdf", "the PDF is missing"),
+    ({"report.pdf": b"%PDF-1.5 not really"}, "pdf", "report.pdf cannot be opened as a PDF"),
+    ({"report.pdf": make_pdf(7)}, "pdf", "report.pdf has 7 pages and may have 6"),
+    ({"other.pdf": PDF}, "pdf", "there are 2 PDFs (other.pdf, report.pdf)"),
+    ({"data.csv": "1"}, "extra", "remove data.csv"),
+    ({".DS_Store": "1"}, "extra", "remove .DS_Store"),
+    ({"__MACOSX/._models.py": "1"}, "extra", "remove __MACOSX/"),
+    ({"model.pt": "1"}, "extra", "remove model.pt"),
+    ({"mingpt/model.py": "import torch", "mingpt/bpe.py": "x"}, "extra", "mingpt/ (minGPT's own code)"),
+    ({"requirements.txt": "torch"}, "extra", "remove requirements.txt"),
+    ({"sentiment_analysis.py": TRAINING.replace("np.random", "random")}, "seeds", "np.random.seed is not called"),
+    ({"sentiment_analysis.py": TRAINING.replace("torch.m", "m")}, "seeds", "torch.manual_seed is not called"),
+    ({"models.py": f"import nltk\n{LAYERS}"}, "imports", "models.py imports nltk, which the exercise does not allow"),
+    ({"models.py": f"def f():\n    from transformers import x\n{LAYERS}"}, "imports", "models.py imports transformers"),
+    ({"broken.py": "a b"}, "code", "broken.py cannot be read as Python"),
+])
+def test_rule_that_is_broken(tmp_path, changes, code, sentence):
+    files = {name: content for name, content in (RIGHT | changes).items() if content is not None}
+    broken = broken_rules(write_folder(tmp_path, files))
+    assert list(broken) == [code]
+    assert sentence in broken[code]
+
+
+def test_name_of_the_zip(tmp_path):
+    folder = write_folder(tmp_path, RIGHT)
+    assert broken_rules(folder, "ex5.zip") == {"name": "the zip is called ex5.zip; call it ex5_ID.zip, with your ID"}
+    assert broken_rules(folder, "work") == {}
+
+
+@pytest.mark.parametrize("text", [
+    README, "Ada Lovelace\nada\n123456789", "Ada Lovelace, ada, 123456789", "Ada Lovelace ada 123456789",
+    "**Name:** Ada Lovelace\n**Login** : ada\n**ID** = 123456789", "ID 123456789\nName - Ada Lovelace\nUsername ada",
+    "# Exercise 5\n\nSubmitted by: Ada Lovelace | 123456789 | ada\n", "שם: עדה לאבלייס\nCSE: ada\nת.ז.: 123456789",
+])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_readme_in_many_styles(tmp_path, text, encoding):
+    (tmp_path / "README.txt").write_bytes(text.encode(encoding))
+    found = readme.check_readme(tmp_path, "123456789")
+    assert found["ok"], found
+
+
+def test_loop_in_a_layer_breaks_a_rule_and_shows_in_the_table():
+    layer = {"right": False, "mistake": "not-scaled+loop", "difference": 1.0, "notes": []}
+    result = add_loops({"submission": "=x.zip", "rules": {"name": {"ok": True, "detail": ""}},
+                        "layers": {ATTENTION: layer, NORM: layer | {"right": True, "mistake": None}}})
+    assert not result["ok"]
+    assert result["rules"]["loops"] == {"ok": False, "detail": f"{ATTENTION} runs a loop; use matrix products"}
+    assert summarise(result) == (f"✗  =x.zip  {ATTENTION} wrong: not-scaled, loop; loops: {ATTENTION} runs a loop; "
+                                 "use matrix products")
+    assert make_row(result)[:4] == ["'=x.zip", "no", "wrong: not-scaled, loop", "right"]
+
+
+# A GPU on the CPU
+
+
+@pytest.mark.parametrize("edit", [
+    ("range(3))", 'range(3))\n        self.cuda()'),
+    ("range(3))", 'range(3))\n        self.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))'),
+    ("input_dim, input_dim)", 'input_dim, input_dim, device="cuda:0")'),
+    ("q, k, v = ", 'x = x.to("cuda")\n        assert torch.cuda.device_count()\n        q, k, v = '),
+    ("dim=2)", 'dim=2) * torch.ones(1, device="cuda", dtype=x.dtype)'),
+    ("x.shape[2] ** 0.5", 'torch.tensor(x.shape[2], dtype=x.dtype).cuda(0).sqrt().to(0)'),
+    ("class MyS", 'DEVICE = torch.zeros(1).cuda().device\ntorch.set_default_device("cuda")\n\nclass MyS'),
+])
+def test_code_for_a_gpu_is_judged_on_the_cpu(monkeypatch, edit):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    for name in {*device.NOTHING, *device.ANSWERS, *device.TYPES, "get_device_properties"}:
+        monkeypatch.setattr(torch.cuda, name, getattr(torch.cuda, name, None), raising=False)
+    for name in ("set_default_device", "set_default_tensor_type"):
+        monkeypatch.setattr(torch, name, getattr(torch, name))
+    assert edit[0] in LAYERS
+    with device.CpuAsGpu():
+        with monkeypatch.context() as patch:
+            patch.setattr(device.CpuAsGpu, "__enter__", lambda self: None)
+            device.pretend_gpu()
+        names = {"__name__": "solution"}
+        exec(LAYERS.replace(*edit), names)
+        verdict = judge(ATTENTION, names[ATTENTION])
+    assert verdict["right"], verdict
+
+
+def test_no_module_of_the_project_stays_loaded():
+    before = dict(sys.modules)
+    with locate_project_hidden():
+        assert not {"check", "helpers", "models", "tests"} & {name.partition(".")[0] for name in sys.modules}
+    assert {name for name in before if name.startswith("check")} <= {*sys.modules}
+
+
+def locate_project_hidden():
+    from check.solution import hide_project
+    return hide_project()
