@@ -173,21 +173,27 @@ def print_sentences(sentences):
         print(one["sentence"] + (" [cut]" if one["cut"] else ""))
 
 
-def find_substitutes(args, folder, GPT):
+def find_substitutes(args, name, GPT):
     """Return what replaces gpt2 and minGPT, as a list of noun phrases; the list is empty if nothing was replaced."""
     substitutes = []
-    if folder == OWN_GPT and args.weights is None:
+    if args.weights is None and name not in MODELS:
         substitutes.append(f"{OWN_GPT_NAME}, instead of gpt2")
     if GPT is None and args.backend is None:
         substitutes.append("GPT2LMHeadModel of the library transformers, instead of minGPT")
     return substitutes
 
 
-def generate(args, prefixes):
-    """Return the sentences of the prefixes and all facts about them: the content of `gpt2_sentences.json`."""
+def generate(args, prefixes, out):
+    """Return the sentences of the prefixes and all facts about them: the content of `gpt2_sentences.json`.
+
+    `out` is the folder where they will be written, or None. Raises an error at once if it is not writable.
+    """
     folder, name = choose_folder(args.model, args.weights)
     weights_files(folder)  # refuse a wrong folder before cloning minGPT
     GPT = choose_gpt(args.backend, args.mingpt_dir)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()  # fail before minutes of work if the folder is not writable
     language_model = load_language_model(folder, name, GPT)
     print("{model}: {parameters:,} parameters through {backend} on {device}".format(**language_model.facts))
     vocab_size = language_model.model.lm_head.out_features
@@ -196,7 +202,7 @@ def generate(args, prefixes):
     started = time.time()
     sentences = draw_with_progress(language_model, prefixes, settings, args.seed)
     return language_model.facts | {
-        "substitutes": find_substitutes(args, folder, GPT),
+        "substitutes": find_substitutes(args, name, GPT),
         "seed": args.seed,
         "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
         "versions": helpers.runtime.versions_of("torch", "transformers", "spacy", "numpy"),
@@ -211,10 +217,7 @@ def main():
     out = args.out
     if out is None and len(prefixes) == len(PREFIXES):
         out = DEFAULT_OUT  # any other number of prefixes must not replace the sentences of a submission
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()  # fail before minutes of work if the folder is not writable
-    result = generate(args, prefixes)
+    result = generate(args, prefixes, out)
     if out:
         write_results(out, result)
     print_sentences(result["sentences"])

@@ -45,7 +45,7 @@ class MySelfAttention(nn.Module):
         bias = q.new_zeros(x.shape[0], 1, x.shape[1])  # (B, 1, T), added to the scores of every query
         if mask is not None:
             # Low enough that the softmax gives exactly 0. Not -inf: a row with nothing but padding must not become NaN.
-            # Half of the minimum: adding a negative score to the minimum could give -inf.
+            # Half of the minimum: adding a score below 0 to the minimum could give -inf.
             bias = bias.masked_fill(~mask.unsqueeze(1), torch.finfo(q.dtype).min / 2)
         # The formula is
         #     scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(d) + bias

@@ -222,7 +222,8 @@ def parse_args(argv):
     parser = Parser(description="Train and test the transformer.", epilog=f"Other commands: {', '.join(COMMANDS)}.")
     add_data_options(parser)
     parser.add_argument("--preset", choices=[*PRESETS, *BONUS_PRESETS], default="required",
-                        help="settings, which other options override (default: required)")
+                        help="settings, which other options override (default: required, whose "
+                        "settings are the defaults below)")
     parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
                         help="train on the 312 invented reviews that come with the project")
     parser.add_argument("--models", metavar="FILE", help="train the network of another models.py")

@@ -1,1 +1,1 @@
-"""Check the two layers of any solution of the exercise: python -m check path/to/models.py"""
+"""Check solutions and whole submissions of the exercise: python -m check PATH..."""

@@ -19,6 +19,7 @@ MEMORY = 6 << 30  # bytes for a solution, or less on a small machine
 COMPILE = {"PYTORCH_JIT": "0", "TORCHDYNAMO_DISABLE": "1"}  # compiled code cannot be traced
 ENVIRONMENT = COMPILE | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg",
                          "PYTHONDONTWRITEBYTECODE": "1"}
+DEEP = "abcd"  # folders above the copy, so that a solution that deletes ".." or "../.." deletes nothing of others
 START_TIME = 120  # seconds that the process may take before the solution starts
 START = "import sys; sys.path.insert(0, sys.argv[1]); from check.worker import work; work(sys.argv[2])"
 
@@ -37,7 +38,8 @@ def judge_submission(path, options):
     result = {"submission": str(path), "rules": {}}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work, \
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copy:
-        copy = Path(copy).resolve()
+        copy = Path(copy, *DEEP).resolve()
+        copy.mkdir(parents=True)
         try:
             target = copy_submission(path, copy)
             news, ended = run_worker(path, target, copy, Path(work), options)
@@ -46,7 +48,7 @@ def judge_submission(path, options):
                 raise UserError(news.get("refused") or f"{news['stage']} {ended}.")
             if options.run:
                 from check.train import train
-                result["rules"]["run"] = train(target, path, options.timeout)
+                result["rules"]["run"] = train(target, path, 5 * options.timeout)
         except UserError as error:
             result["error"] = str(error).replace(f"{copy}{os.sep}", "")
         except OSError as error:

@@ -172,7 +172,7 @@ def list_imports(tree):
 
 def check_imports(base, sources, layers):
     """Check that only allowed packages are imported. The generation, and what it imports, may use minGPT."""
-    own = {part.removesuffix(".py") for path in sources for part in path.relative_to(base).parts}
+    own = {part.removesuffix(".py") for path in sources for part in (base.name, *path.relative_to(base).parts)}
     generation = find_generation(sources, layers)
     problems = []
     for path, source in sources.items():

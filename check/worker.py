@@ -37,10 +37,12 @@ class Answer:
     """The file that receives the answer."""
 
     def __init__(self, path):
-        self.path, self.news = path, {}
+        self.path, self.news, self.process = path, {}, os.getpid()
 
     def tell(self, **news):
-        """Add news to the answer."""
+        """Add news to the answer. A process that the solution forked ends here."""
+        if os.getpid() != self.process:
+            os._exit(0)
         self.news |= news
         Path(f"{self.path}.new").write_text(json.dumps(self.news), encoding="utf-8")
         os.replace(f"{self.path}.new", self.path)

@@ -53,7 +53,7 @@ def setting(default, description, **options):
         description: the text for `--help`.
         options: arguments of `add_argument`. Without any, the field cannot be set on the command line.
     """
-    help = f"{description} (default of the required preset: {default})"
+    help = f"{description} (default: {default})"
     return field(default=default, metadata={"help": help, "options": options})
 
 

@@ -71,7 +71,7 @@ def draw_losses(runs, format="svg", title=None, size=(3.4, 2.1)):
 def plot_run(metrics, path):
     """Write the losses of a run as a PNG file. Its title tells the data and the test accuracy."""
     title = f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.1%}".replace("%", " %")
-    if metrics["models"]:
+    if metrics.get("models"):
         title = f"{Path(metrics['models']).name} on {title}"
     data = draw_losses([metrics], "png", title, size=(6, 3.75))
     with whole_file(path) as temporary:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import math
 import stat
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from check import device, locate, readme, rules, source, unpack
+from check import device, locate, readme, rules, source, train, unpack
 from check.judge import judge
 from check.mistakes import ATTENTION, NORM
 from check.output import make_row, summarise
@@ -87,7 +89,7 @@ def make_notebook(*cells):
 
 
 BAD = {  # what a solution does when it is imported, and the sentence
-    "hangs": ("while True: pass", "took more than 4 seconds (training belongs under"),
+    "hangs": ("import time\ntime.sleep(999)", "took more than 15 seconds (training belongs under"),
     "leaves": ("import sys\nsys.exit()", "raises SystemExit"),
     "reads": ("name = input()", "raises EOFError"),
     "imports": ("import check.judge", "imports check, which is neither installed nor in the same folder."),
@@ -96,8 +98,9 @@ JUDGED = """
 import os, shutil
 from helpers.files import WHERE
 assert 'mine' in WHERE
+assert (os.listdir('..'), os.listdir('../..')) == (['d'], ['c'])  # nothing of others is near
 for _ in range(100): print('x' * 1_000_000)
-for _ in range(2): os.fork()
+os.fork()
 shutil.rmtree(os.path.dirname(os.path.abspath(__file__)), ignore_errors=True)
 """
 
@@ -115,11 +118,12 @@ def test_command_on_many_submissions(tmp_path):
     (tmp_path / "damaged.zip").write_bytes(b"PK\3\4")
     paths.append(tmp_path / "damaged.zip")
     table = tmp_path / "grades.csv"
-    exit_code, out, err = run_python("-m", "check", *paths, "--json", "--csv", table, "--jobs", "2", "--timeout", "4",
+    exit_code, out, err = run_python("-m", "check", *paths, "--json", "--csv", table, "--jobs", "2", "--timeout", "15",
                                      cwd=ROOT)
     assert (exit_code, err) == (2, "")
     right, wrong, *bad, well, damaged = map(json.loads, out.splitlines())
     assert list(right) == ["submission", "ok", "layers", "rules"]
+    assert "error" not in well, well
     assert (right["ok"], well["ok"], wrong["ok"]) == (True, False, False)
     assert [rule for rule, result in well["rules"].items() if not result["ok"]] == ["name"]
     assert [rule for rule, result in wrong["rules"].items() if not result["ok"]] == ["readme", "extra"]
@@ -281,7 +285,7 @@ IN_NOTEBOOK = "!ls\nimport google.colab, torch, numpy as np\nnp.random.seed(0)\n
 
 @pytest.mark.parametrize("files", [
     RIGHT,
-    {f"work/{name}": content for name, content in RIGHT.items()},
+    {f"work/{name}": content for name, content in RIGHT.items()} | {"work/models.py": f"from work import a\n{LAYERS}"},
     {"README.md": "# Ada Lovelace\nada, 123456789", "ex5.ipynb": make_notebook(LAYERS, IN_NOTEBOOK),
      "report.PDF": PDF},
     RIGHT | {"sentiment_analysis.py": "from models import *", "mingpt_test.py": GPT, "tools.py": "import transformers"},
@@ -347,6 +351,22 @@ def test_loop_in_a_layer_breaks_a_rule_and_shows_in_the_table():
     assert summarise(result) == (f"✗  =x.zip  {ATTENTION} wrong: not-scaled, loop; loops: {ATTENTION} runs a loop; "
                                  "use matrix products")
     assert make_row(result)[:4] == ["'=x.zip", "no", "wrong: not-scaled, loop", "right"]
+
+
+@pytest.mark.parametrize(("exit_code", "loss", "ok", "detail"), [
+    (0, 0.7, True, "the loss after one epoch is 0.7"), (0, math.nan, False, "the loss after one epoch is nan"),
+    (2, None, False, "stopped: x.py has no class MyLayerNorm."),
+])
+def test_result_of_the_epoch(tmp_path, exit_code, loss, ok, detail):
+    if loss:
+        write_folder(tmp_path, {"sample/metrics.json": json.dumps({"epochs": [{"train_loss": loss}]})})
+    done = subprocess.CompletedProcess([], exit_code, "", "note: x\nerror: x.py has no class MyLayerNorm.\n")
+    assert train.read_result(done, tmp_path) == {"ok": ok, "detail": detail}
+
+
+def test_epoch_needs_one_file_with_both_classes(tmp_path):
+    folder = write_folder(tmp_path, {"work.ipynb": make_notebook(LAYERS)})
+    assert train.train(folder, "x.zip", 1)["detail"] == f"needs one .py file with {ATTENTION} and {NORM}"
 
 
 # A GPU on the CPU

@@ -223,13 +223,22 @@ def test_clone_of_mingpt_that_cannot_be_imported(monkeypatch, tmp_path, content)
 
 def test_own_gpt_replaces_gpt2(monkeypatch, run, hub, folder):
     monkeypatch.setattr(weights, "OWN_GPT", folder)
-    code, out, _ = run("--max-new-tokens", 8, *ONE_PREFIX)
+    code, out, _ = run("--max-new-tokens", 8, *ONE_PREFIX, "--out", "sentences")
     assert code == 0
     assert out.count("notice: ") == 2  # one for minGPT, one for gpt2
     assert f"Using {folder.name} instead, a small GPT" in out
     assert "it is not GPT-2" in out
-    result = read_json(Path("report", "results", "gpt2_sentences.json"))
+    result = read_json(Path("sentences", "gpt2_sentences.json"))
     assert (result["model"], result["backend"]) == (folder.name, "transformers")
+    assert len(result["substitutes"]) == 2
+    assert out.splitlines()[-1] == f"SUBSTITUTES were used: {'; '.join(result['substitutes'])}."
+
+
+def test_only_ten_prefixes_are_written_without_out(run, folder):
+    code, out, _ = run("--weights", folder, *TRANSFORMERS, "--max-new-tokens", 8, *ONE_PREFIX)
+    assert code == 0
+    assert "nothing was saved" in out.splitlines()[-1]
+    assert not Path("runs").exists()
 
 
 def test_what_was_asked_for_by_name_is_not_replaced(monkeypatch, run, hub, folder, tmp_path):

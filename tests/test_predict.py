@@ -83,7 +83,7 @@ def test_notes_on_cut_texts_unknown_words_and_blank_lines(ask, model):
     assert (code, len(answers(out))) == (0, 6)
     assert err == ("note: skipped blank texts: 2\n"
                    f"note: only the {part} were read: text 4, 7\n"
-                   "note: the network knows less than half of the words: text 6, 8\n")
+                   "note: the network knows fewer than half of the words: text 6, 8\n")
 
 
 def test_note_on_a_network_trained_on_the_sample(call, model, tmp_path):

@@ -140,7 +140,7 @@ def test_note_on_unknown_words(call, text, share):
     answer = json.loads(out)
     if share is not None:
         assert answer["known"] == share
-    assert ("note" in answer) == ("knows less than half" in err) == (answer["known"] < 0.5)
+    assert ("note" in answer) == ("knows fewer than half" in err) == (answer["known"] < 0.5)
 
 
 # In a shell
