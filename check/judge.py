@@ -12,6 +12,7 @@ import torch
 
 from check.cases import MAIN, find_sizes, is_random, make_cases
 from check.distance import EXACT, FLOAT32, distance
+from check.example import show_example
 from check.fit import fit_scale
 from check.hypotheses import Hypothesis, list_hypotheses, measure_all
 from check.mistakes import ATTENTION, BY_CODE, NORM
@@ -89,7 +90,7 @@ def list_notes(mistakes, biases, search):
         notes += [f"{code}: {what}", f"exercise: {BY_CODE[code].exercise}"]
     if search.cases and not search.found:
         notes.append("unknown: the results match neither the formula nor a known mistake")
-    notes += show_example(search)
+    notes += show_example(search.closest, search.cases, search.tolerance)
     if search.nearest:
         notes.append(f"nearest: {describe_nearest(search.nearest)}")
     if biases:
@@ -195,28 +196,6 @@ def largest_difference(hypothesis, cases):
         return None
     distances = [distance(case, hypothesis.loops, 1) for case in cases if case.y.isfinite().any()]
     return max((one for one in distances if one < math.inf), default=None)
-
-
-def show_example(search):
-    """Return a note on the smallest input whose result differs from the loops, in a list, or an empty list."""
-    for case in sorted(search.cases, key=lambda case: case.x.numel()):
-        if distance(case, search.closest.loops) > search.tolerance:
-            expected = torch.tensor(search.closest.loops(case), dtype=torch.float64)
-            differences = (case.y - expected).abs().nan_to_num(nan=math.inf)
-            b, t, i = (differences == differences.max()).nonzero()[0].tolist()
-            right, wrong = show_numbers(expected[b, t, i].item(), case.y[b, t, i].item())
-            x = f"x of shape {tuple(case.x.shape)} with {case.kind} numbers"
-            return [f"example: {x}: y[{b}, {t}, {i}] should be {right} but is {wrong}"]
-    return []
-
-
-def show_numbers(one, other):
-    """Return two different numbers with at least four digits, and with as many as it takes to see the difference."""
-    for digits in range(4, 18):
-        texts = f"{one:#.{digits}g}", f"{other:#.{digits}g}"
-        if texts[0][:-1] != texts[1][:-1] and texts[0] != texts[1]:
-            break
-    return texts
 
 
 def try_interface(cls):
