@@ -394,8 +394,11 @@ def test_code_for_a_gpu_is_judged_on_the_cpu(monkeypatch, edit):
             patch.setattr(device.CpuAsGpu, "__enter__", lambda self: None)
             device.pretend_gpu()
         names = {"__name__": "solution"}
-        exec(LAYERS.replace(*edit), names)
-        verdict = judge(ATTENTION, names[ATTENTION])
+        try:
+            exec(LAYERS.replace(*edit), names)
+            verdict = judge(ATTENTION, names[ATTENTION])
+        finally:
+            torch.set_default_device(None)  # as it was; other tests run in this process
     assert verdict["right"], verdict
 
 

@@ -105,7 +105,7 @@ def test_every_random_generator_continues(tmp_path):
 @pytest.mark.parametrize(("options", "difference"), [
     (["--lr", "0.02"], "lr 0.01 instead of 0.02"), (["--seed", "43"], "seed 42 instead of 43"),
     (["--epochs", "7"], "epochs 6 instead of 7"), (["--preset", "bonus"], "bonus None instead of {"),
-    (["--data-dir", "other"], r"data \w+ instead of \w+\)")])
+    (["--data-dir", "other"], r"data \w+ instead of \w+")])
 def test_checkpoint_of_another_run_is_refused_and_kept(train, interrupted, monkeypatch, tmp_path, options, difference):
     path = interrupted(3)
     before = path.read_bytes()

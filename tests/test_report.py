@@ -363,5 +363,11 @@ def test_report_of_a_training(call, data, tmp_path, monkeypatch):
     call("--runs", run.parent, "--name", "Ada", "--out", tmp_path / "again.pdf", main=build.main)
     assert (tmp_path / "again.pdf").read_bytes() == pdf
     monkeypatch.setattr(analysis, "RESULT", tmp_path / "analysis.json")
-    call("--run", run, main=analysis.main)
+    code, _, err = call("--run", run, main=analysis.main)
+    assert code == 2
+    assert "required setting" in err
+    required = tmp_path / "runs" / "required"
+    settings = read_json(required / "metrics.json")["settings"]
+    monkeypatch.setattr(analysis, "REQUIRED", sentiment_analysis.Settings(**settings))
+    call("--run", required, main=analysis.main)
     assert read_json(tmp_path / "analysis.json").keys() >= {"seed", "layers", "data", "attention"}
