@@ -173,7 +173,7 @@ def list_imports(tree):
 def check_imports(base, sources, layers):
     """Check that only allowed packages are imported. The generation, and what it imports, may use minGPT."""
     own = {part.removesuffix(".py") for path in sources for part in (base.name, *path.relative_to(base).parts)}
-    generation = find_generation(sources, layers)
+    generation = find_generation(base, sources, layers)
     problems = []
     for path, source in sources.items():
         allowed = ALLOWED | own | set(sys.stdlib_module_names)
@@ -186,7 +186,7 @@ def check_imports(base, sources, layers):
     return answer(problems, "only what the exercise allows")
 
 
-def find_generation(sources, layers):
+def find_generation(base, sources, layers):
     """Return the files that generate text: those that import minGPT, and what they import.
 
     The file with the two layers does not count, unless the whole solution is one file.
@@ -203,6 +203,12 @@ def find_generation(sources, layers):
         size = len(found)
         modules = set()
         for path in found:
-            modules |= {module.strip(".").partition(".")[0] for module, *_ in list_imports(sources[path].tree)}
-        found |= {path for path in sources if path not in layers and {path.stem, path.parent.name} & modules}
+            for module, name, _ in list_imports(sources[path].tree):
+                modules |= {module.strip("."), f"{module}.{name}".strip(".")}
+        tops = {module.partition(".")[0] for module in modules}
+        for path in sources:
+            dotted = ".".join(path.relative_to(base).with_suffix("").parts)  # "helpers.gpt2.weights"
+            is_imported = dotted in modules or {path.stem, path.parent.name} & tops
+            if is_imported and path not in layers:
+                found.add(path)
     return found

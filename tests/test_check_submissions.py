@@ -412,3 +412,16 @@ def test_no_module_of_the_project_stays_loaded():
 def locate_project_hidden():
     from check.solution import hide_project
     return hide_project()
+
+
+def test_what_the_generation_imports_may_use_transformers(tmp_path):
+    """In a package of a package too; and no other file may."""
+    folder = write_folder(tmp_path, {
+        "models.py": LAYERS, "generate_gpt2.py": "from helpers.gpt2 import weights\nimport helpers.runtime",
+        "helpers/gpt2/weights.py": "import transformers", "helpers/gpt2/other.py": "import transformers",
+        "helpers/runtime.py": "import os"})
+    sources = {path: read_source(path, path.name) for path in folder.rglob("*.py")}
+    result = rules.check_imports(folder, sources, {folder / "models.py"})
+    assert not result["ok"]
+    assert "other.py" in result["detail"]
+    assert "weights.py" not in result["detail"]
