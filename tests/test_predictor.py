@@ -73,3 +73,18 @@ def test_label_and_probability_of_a_logit(logit):
     label, probability = classify(torch.tensor(logit))
     assert label == ("positive" if logit > 0 else "negative")
     assert probability == pytest.approx(1 / (1 + math.exp(-abs(logit))))
+
+
+@pytest.mark.parametrize(("text", "label"), [
+    ("Not bad at all.", "positive"), ("The film was not good.", "negative"), ("Don't waste your time.", "negative"),
+    ("I loved every minute of it.", "positive"), ("It is not worth watching.", "negative"),
+    ("It never gets boring.", "positive"), ("A waste of time.", "negative"), ("Hardly worth the money.", "negative"),
+    ("<p>A masterpiece!</p>", "positive"), ("<b>Excellent</b>", "positive"), ("awful!boring!bad!", "negative"),
+    ("great;superb;wonderful", "positive"), ("superb|wonderful", "positive"), ("great...superb", "positive")])
+def test_bundled_network_is_right_about_plain_sentences(bundled, text, label):
+    assert classify(bundled.logits(as_reviews([text]))[0])[0] == label
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return Predictor.load()
