@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.common import data_parser, mean_and_sd, print_table, write_result
+from benchmarks.common import data_parser, print_table, write_result
 from benchmarks.seeds import SEEDS
 from helpers.cli import run_command
 from helpers.data.archive import find_source
@@ -23,6 +23,7 @@ from helpers.door import make_pipeline
 from helpers.evaluate import compute_metrics
 from helpers.files import write_text
 from helpers.runtime import choose_device, keep_freed_memory
+from report.findings import mean_and_sd
 from sentiment_analysis import load_imdb_data, make_optimizer, preset, set_seed, train_epoch
 
 SETTINGS = replace(preset("bonus"), valid_share=0.2)

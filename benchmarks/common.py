@@ -5,7 +5,6 @@ import platform
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from helpers.cli import Parser
@@ -53,11 +52,6 @@ def write_result(name, result):
     machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "python": platform.python_version(),
                "torch": torch.__version__}
     write_text(RESULTS / f"{name}.json", json.dumps(result | {"machine": machine}, indent=1) + "\n")
-
-
-def mean_and_sd(values):
-    """Return the mean and the standard deviation of a sample; the deviation of a single value is None."""
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def cpu_name():

@@ -14,8 +14,9 @@ import sys
 
 import numpy as np
 
-from benchmarks.common import RESULTS, ROOT, data_parser, mean_and_sd, print_table, run_folder, write_result
+from benchmarks.common import RESULTS, ROOT, data_parser, print_table, run_folder, write_result
 from helpers.cli import run_command
+from report.findings import mean_and_sd
 
 SEEDS = (42, 43, 44)
 FILES = {"required": ("baseline", "loss"), "bonus": ("bonus", "loss_bonus"),

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import mean_and_sd, print_table, run_folder, write_result
+from benchmarks.common import print_table, run_folder, write_result
 from benchmarks.seeds import FILES, SEEDS
 from helpers.cli import Parser, UserError, run_command
 from helpers.inference.calibration import calibration_error
 from helpers.inference.predictor import Predictor, as_reviews
+from report.findings import mean_and_sd
 
 SURE = 0.95  # probability above which a network is sure
 

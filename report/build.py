@@ -15,6 +15,7 @@ from pathlib import Path
 import pypdf
 import typst
 
+from check.rules import MAX_PAGES
 from helpers.cli import Parser, UserError, run_command
 from helpers.files import whole_file
 from report.content import draw_figures, reference_content, runs_content
@@ -23,7 +24,6 @@ from report.notes import make_template, plain, read_notes
 
 TEMPLATE = Path(__file__).with_name("report.typ")
 AUTHOR = {"name": "your name", "cse": "your cse username", "id": "your ID, digits only"}
-MAX_PAGES = 6
 
 
 def digest(content):

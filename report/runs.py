@@ -118,8 +118,10 @@ def mean_epochs(all_metrics):
     """Return the losses and the validation accuracy of each epoch, means over runs."""
     means = []
     for epochs in zip(*(metrics["epochs"] for metrics in all_metrics), strict=True):
-        keys = ("train_loss", "valid_loss", "valid_accuracy")
-        means.append({key: sum(epoch[key] for epoch in epochs) / len(epochs) for key in keys})
+        mean = {}
+        for key in ("train_loss", "valid_loss", "valid_accuracy"):
+            mean[key] = sum(epoch[key] for epoch in epochs) / len(epochs)
+        means.append(mean)
     return means
 
 
@@ -128,7 +130,9 @@ def mean_excerpts(all_metrics):
     excerpts = {}
     for length in all_metrics[0]["test"]["excerpts"]:
         of_runs = [metrics["test"]["excerpts"][length] for metrics in all_metrics]
-        excerpts[length] = {key: mean_and_sd([one[key] for one in of_runs]) for key in of_runs[0]}
+        excerpts[length] = {}
+        for key in of_runs[0]:
+            excerpts[length][key] = mean_and_sd([one[key] for one in of_runs])
     return excerpts
 
 

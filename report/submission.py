@@ -14,13 +14,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+from check.rules import ALLOWED, FOR_GENERATION
 from helpers.cli import Parser, UserError, run_command
 from helpers.files import whole_file
 from report.build import MAX_PAGES, add_report_options, count_pages, read_author, runs_report
 
 ROOT = Path(__file__).parents[1]
-ALLOWED = {"numpy", "pandas", "matplotlib", "xgboost", "torch", "torchtext", "spacy", "tqdm", "sklearn"}
-FOR_GPT2 = {"mingpt", "transformers", "regex", "requests"}  # minGPT and what it needs
 README = """\
 Name: {name}
 CSE username: {cse}
@@ -51,7 +50,7 @@ def check_imports(product):
     for name, source in product.items():
         allowed = ALLOWED | set(sys.stdlib_module_names) | own
         if name == "generate_gpt2.py" or name.startswith("helpers/gpt2/"):
-            allowed |= FOR_GPT2
+            allowed |= FOR_GENERATION
         for line, module in find_imports(name, source):
             if module.partition(".")[0] not in allowed:
                 raise UserError(f"{name}, line {line}, imports {module}, which the exercise does not allow; remove the "
