@@ -8,10 +8,15 @@
 #                    that requirements.txt allows (an hour, 10 GB)
 # make bench         the measurements of the README, without the long trainings
 # make address REPOSITORY=OWNER/NAME      write the address of the project on GitHub into README.md and notebook.ipynb
-# All of them set up .venv when they are first used.
+# All of them set up .venv when they are first used. PYTHON=python3.12 chooses a Python, and replaces .venv if it is of
+# another version.
 
-PYTHON ?= python3
+SUPPORTED = 3.11 3.12 3.13 3.14
 DATA ?= .data
+# The name of a file in .venv has the version of its Python. It is deleted if that Python no longer works.
+$(shell .venv/bin/python -c "" 2> /dev/null || rm -f .venv/python-*)
+PYTHON ?= $(if $(wildcard .venv/python-*),.venv/bin/python,python3)
+VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])" 2> /dev/null)
 
 sentiment: .venv/ready
 	.venv/bin/python sentiment_analysis.py
@@ -22,7 +27,7 @@ test: .venv/ready-dev
 
 test-all: .venv/ready-dev
 	.venv/bin/pip install --quiet uv
-	for version in 3.11 3.12 3.13 3.14; do \
+	for version in $(SUPPORTED); do \
 	    python$$version -c "" 2> /dev/null || continue; \
 	    for end in lowest-direct highest; do \
 	        echo "Python $$version, $$end"; \
@@ -54,9 +59,15 @@ bench: .venv/ready-dev
 address:
 	perl -pi -e 's#OWNER/NAME#$(REPOSITORY)#' README.md notebook.ipynb
 
-# Without a GPU, torch's CPU build, where it is to be had, saves gigabytes of CUDA libraries.
-.venv/ready: requirements.txt constraints.txt
-	$(PYTHON) -m venv .venv
+.venv/python-$(VERSION):
+	@case " $(SUPPORTED) " in *" $(VERSION) "*) ;; *) \
+	    echo "error: $(PYTHON) is $(or $(VERSION:%=Python %),missing or broken), but Python 3.11 to 3.14 is needed;" \
+	        "name another one, for example with PYTHON=python3.11." >&2; exit 2;; esac
+	$(PYTHON) -m venv --clear .venv
+	touch $@
+
+# Without a GPU, the CPU build of torch saves gigabytes of CUDA libraries.
+.venv/ready: .venv/python-$(VERSION) requirements.txt constraints.txt
 	command -v nvidia-smi || .venv/bin/pip install -c constraints.txt --no-deps --retries 1 torch \
 	    --extra-index-url https://download.pytorch.org/whl/cpu
 	.venv/bin/pip install -c constraints.txt -r requirements.txt

@@ -1,48 +1,82 @@
-"""Write files completely or not at all, cache arrays, and verify downloads."""
+"""Write files completely or not at all, and cache arrays."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
 import sys
-import urllib.request
-import uuid
+import tempfile
 import zipfile
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from helpers.cli import Unreachable, UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-HALF_WRITTEN = ".half-written-"  # the name of a temporary file starts with this
+from helpers.locks import HALF_WRITTEN, delete_leftovers, locked, temporary_file
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Yield a temporary path to write to. It replaces `path` if the block succeeds; otherwise it is deleted."""
+    """Yield a temporary path to write to. Its content replaces that of `path` if the block succeeds.
+
+    If the block fails, `path` stays as it is. If `path` is a symbolic link, the link stays, and the file that it leads
+    to is replaced. A pipe or a device, such as /dev/stdout, gets the content at the end of the block.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because os.replace is atomic only within a disk. The name is unique among all processes, even
-    # those of other machines that write to the same network disk.
-    temporary = path.with_name(f"{HALF_WRITTEN}{uuid.uuid4().hex[:12]}.{path.name}")
+    target = follow_links(path)
+    # In the folder of the target, because os.replace is atomic only within a disk.
+    folder = Path(tempfile.gettempdir()) if is_stream(target) else target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    delete_leftovers(folder)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with temporary_file(folder, path.name) as temporary:
+            yield temporary
+            move_content(temporary, target)
     except OSError as error:
-        if error.filename == str(temporary):
+        has_no_name = error.filename is None and error.errno is not None  # a full disk, for example
+        if has_no_name or HALF_WRITTEN in str(error.filename):
             error.filename = str(path)  # the name that the user knows
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def follow_links(path):
+    """Return the path that a chain of symbolic links leads to. No file needs to exist there.
+
+    Raises OSError if the links form a loop.
+    """
+    for _ in range(40):  # as many as Linux follows
+        if is_descriptor(path) or not path.is_symlink():
+            return path
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def is_descriptor(path):
+    """Return whether a path is an open file of this process, such as /dev/fd/1, to which /dev/stdout leads."""
+    folders = (Path("/dev/fd").resolve(), Path("/proc/self/fd").resolve())
+    return path.name.isdecimal() and path.parent.resolve() in folders
+
+
+def is_stream(path):
+    """Return whether a path is an open file of this process, a pipe or a device: it is written to, not replaced."""
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
+    return is_special or is_descriptor(path)
+
+
+def move_content(temporary, target):
+    """Replace the file `target` by the file `temporary`, or write the content to `target` if it is a stream."""
+    if not is_stream(target):
+        with contextlib.suppress(OSError):  # a new file, or a disk without permissions
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+        return
+    sys.stdout.flush()  # what was printed before comes first
+    # An open file is written at its current position. Opening its path again would begin at position 0.
+    destination = os.dup(int(target.name)) if is_descriptor(target) else target
+    with open(destination, "wb") as stream, open(temporary, "rb") as file:
+        shutil.copyfileobj(file, stream)
 
 
 @contextlib.contextmanager
@@ -55,36 +89,12 @@ def only_process(folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        for leftover in folder.glob(f"{HALF_WRITTEN}*"):
-            leftover.unlink()
+        delete_leftovers(folder)
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # fails, as it should, unless the folder is empty
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Hold a lock on `folder`. The system releases it when the process ends, even if the process is killed.
-
-    Raises UserError if another process holds the lock. Windows and some network disks have no such locks: there,
-    nothing is locked.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing to {folder}; wait for it, or choose another name.") from error
-        except OSError:
-            pass  # the disk does not support locks
-        yield
-    finally:
-        os.close(handle)
 
 
 def write_text(path, text):
@@ -105,6 +115,7 @@ def cached_arrays(cache_dir, name, key, names, make):
     """
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     path = Path(cache_dir, f"{name}-{digest}.npz")
+    delete_leftovers(cache_dir)
     try:
         with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array has a checksum
             return {array: arrays[array] for array in names}
@@ -147,44 +158,3 @@ def file_digest(path, algorithm="sha256"):
     """Return the hexadecimal digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-@contextlib.contextmanager
-def open_url(url):
-    """Yield the answer of a server.
-
-    Raises Unreachable if the answer is missing or incomplete. Its message is the beginning of a sentence.
-    """
-    try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            yield answer
-    except (OSError, HTTPException, ValueError) as error:  # the errors of urllib and time-outs are OSErrors
-        is_network = isinstance(error, (TimeoutError, ConnectionError))
-        if getattr(error, "errno", None) is not None and not is_network:
-            raise  # an error of the disk
-        reason = str(getattr(error, "reason", error))
-        in_one_line = " ".join(reason.split())
-        raise Unreachable(f"{url} cannot be reached ({in_one_line})") from error
-
-
-def download(url, path, digest, algorithm="sha256"):
-    """Download `url` to `path` with a progress bar. The file is written only if it has the expected digest.
-
-    Raises Unreachable if the server does not answer, and UserError if it sends another file.
-    """
-    path = Path(path)
-    try:
-        with whole_file(path) as temporary:
-            copy_url(url, temporary, f"downloading {path.name}")
-            if file_digest(temporary, algorithm) != digest:
-                raise UserError(f"{url} did not send the expected file; download it yourself and put it at {path}.")
-    except Unreachable as error:
-        raise Unreachable(f"{error}; download it on another machine and put it at {path}.") from error
-
-
-def copy_url(url, path, title):
-    """Copy what a server sends to `path`, with a progress bar."""
-    with open_url(url) as answer, open(path, "wb") as file:
-        size = int(answer.headers.get("Content-Length") or 0) or None
-        with tqdm.wrapattr(answer, "read", total=size, desc=title, leave=False) as stream:
-            shutil.copyfileobj(stream, file, 1 << 20)

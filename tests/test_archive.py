@@ -38,7 +38,9 @@ def pack(folder, path, root, kind):
 @pytest.mark.parametrize("root", ["aclImdb/", "./aclImdb/", "data/aclImdb/", "", "./"])
 @pytest.mark.parametrize(("kind", "name"), [("w:gz", "aclImdb_v1.tar.gz"), ("w:", "aclImdb_v1.tar"),
                                             ("zip", "aclImdb.zip"), ("w:", "aclImdb_v1.tar.gz"),
-                                            ("zip", "aclImdb_v1.tar.gz"), ("w:gz", "aclImdb.tgz")])
+                                            ("zip", "aclImdb_v1.tar.gz"), ("w:gz", "aclImdb.tgz"),
+                                            ("w:bz2", "aclImdb_v1.tar.bz2"), ("w:xz", "ACLIMDB_V1.TAR.XZ"),
+                                            ("w:xz", "aclImdb.txz"), ("w:bz2", "aclImdb_v1.tar.zst")])
 def test_any_packing_with_any_name(toy_folder, files, tmp_path, kind, name, root):
     path = pack(toy_folder, tmp_path / "packed" / name, root, kind)
     assert find_source(path.parent) == find_source(path) == path
@@ -74,9 +76,33 @@ def test_archive_is_downloaded_and_verified(toy_archive, server, monkeypatch, tm
     for _ in range(2):
         assert find_source().read_bytes() == content
     assert len(server.asked) == 2
-    with pytest.raises(UserError, match="there is no file"):
-        find_source(tmp_path / "imdb.tar.gz")
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("name", ["imdb.tar.gz", "~", "a/b", "link"])
+def test_place_that_does_not_exist_is_refused_and_not_created(monkeypatch, tmp_path, server, name):
+    monkeypatch.setattr(archive, "ARCHIVE_URL", server.url)
+    (tmp_path / "link").symlink_to("nowhere")
+    for choose in (find_source, lambda place: choose_source(place, sample=False)):
+        with pytest.raises(UserError, match=f"{name} does not exist.* leave out --data-dir to download") as caught:
+            choose(tmp_path / name)
+        assert caught.type is UserError
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+    assert not server.asked
+
+
+@pytest.mark.parametrize(("names", "first"), [
+    (["aclImdb_v1 (1).tar.gz", "aclImdb_v1.tar.gz", "aclImdb.zip"], "aclImdb_v1.tar.gz"),
+    (["aclImdb_v1 (1).tar.gz", "aclImdb_v1.tar"], "aclImdb_v1.tar"),
+    (["aclImdb_v1 copy.tar.gz", "aclImdb_v1-2.tar.gz", "aclImdb_v1.tgz"], "aclImdb_v1.tgz"),
+    (["aclImdb_v1.tar.zst", "aclImdb_v1(1).tar.xz"], "aclImdb_v1(1).tar.xz"),
+    (["aclImdb_v1.tar.gz.part", "aclImdb_v1.tar.gz.crdownload", "my.tar.gz", "aclImdb_v1.rar"], "aclImdb_v1.rar")])
+def test_official_name_is_preferred_then_names_without_a_mark_of_a_copy(tmp_path, names, first):
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".half-written-0.aclImdb_v1.tar.gz").write_bytes(b"half")
+    assert find_source(tmp_path).name == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names), "the leftover is deleted"
 
 
 def test_sample_is_used_on_request_or_if_imdb_is_unavailable(monkeypatch, tmp_path, capsys, server):
@@ -85,6 +111,7 @@ def test_sample_is_used_on_request_or_if_imdb_is_unavailable(monkeypatch, tmp_pa
     assert choose_source(None, sample=True) == choose_source(None, sample=False) == SAMPLE_DIR
     assert capsys.readouterr().out.count(SAMPLE_DIR.name) == 2
     assert (expected_digest(SAMPLE_DIR), expected_digest(tmp_path)) == (None, archive.CONTENT_SHA256)
+    (tmp_path / "elsewhere").mkdir()
     with pytest.raises(Unreachable, match="elsewhere"):
         choose_source(tmp_path / "elsewhere", sample=False)
     monkeypatch.setattr(archive, "SAMPLE_DIR", tmp_path / "sample_reviews")
@@ -117,12 +144,22 @@ def broken_inside(content):
     return compress.compress(start) + compress.flush(zlib.Z_FULL_FLUSH) + b"\x07" * 600
 
 
+@pytest.mark.parametrize("ending", ["tar.zst", "7z", "rar", "tar.lz4", "TAR.Z"])
+def test_archive_of_a_kind_that_is_not_read_is_refused_by_name(tmp_path, ending):
+    path = tmp_path / f"aclImdb_v1.{ending}"
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(5000))
+    with pytest.raises(UserError, match=rf"^{path} cannot be read, only .*\.tar\.xz.*extract it[^\n]*$"):
+        dict(read_files(find_source(tmp_path), LABELLED))
+
+
 @pytest.mark.parametrize(("kind", "damage"), [
     ("zip", encrypted), ("zip", lambda content: content[:100] + bytes(300) + content[400:]),
     ("w:gz", lambda content: content[:3000] + bytes(10) + content[3010:]),
     ("w:gz", lambda content: content[:-8] + bytes(8)),  # the checksum alone
     ("w:gz", broken_inside),
-    *(("w:gz", lambda content, share=share: content[:int(share * len(content))]) for share in (0.1, 0.5, 0.9, 0.99)),
+    *((kind, lambda content, share=share: content[:int(share * len(content))])
+      for kind in ("w:gz", "w:bz2", "w:xz") for share in (0.1, 0.5, 0.9, 0.99)),
+    *((kind, lambda content: content[:3000] + bytes(10) + content[3010:]) for kind in ("w:bz2", "w:xz")),
     *(("w:gz", lambda content, other=other: other)
       for other in (b"", b"<html><title>404 Not Found</title></html>", b"\x1f\x8b" + b"\0" * 600)),
     ("w:", header(**{"GNU.sparse.size": "1", "GNU.sparse.map": "a,b"})),

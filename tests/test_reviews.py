@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from helpers.cli import UserError
 from helpers.data import reviews as reviews_module
-from helpers.data.archive import CONTENT_SHA256, find_source
+from helpers.data.archive import CONTENT_SHA256, UNLABELLED_SHA256, content_digest, find_source, read_files
 from helpers.data.reviews import LABELLED, UNLABELLED, load_reviews, read_reviews, select, split_by_movie
 from models import MyTransformer
 from sentiment_analysis import load_imdb_data, make_optimizer
-from tests.toy import spacy_words, words_of, write_archive_folder, write_tar
+from tests.toy import labelled_digest, spacy_words, words_of, write_archive_folder, write_tar
 
 ALL = LABELLED | UNLABELLED
 PARTS = pytest.mark.parametrize("parts", [LABELLED, ALL], ids=["labelled", "all"])
@@ -65,6 +65,19 @@ def test_reviews_are_the_files_in_sorted_order_whatever_the_path_and_the_text(tm
     (folder / "test" / "pos" / "3_0.txt").write_text("one more", encoding="utf-8")
     with pytest.raises(UserError, match="unaltered"):
         read_reviews(folder, parts, digest.hexdigest())
+
+
+def test_unlabelled_reviews_are_verified_with_the_labelled_ones(toy_folder, monkeypatch):
+    digest = hashlib.sha256()
+    for path in sorted((toy_folder / "train" / "unsup").iterdir()):
+        digest.update(f"aclImdb/train/unsup/{path.name}\0".encode() + path.read_bytes() + b"\0")
+    labelled = labelled_digest(toy_folder)
+    monkeypatch.setitem(UNLABELLED_SHA256, labelled, digest.hexdigest())
+    assert len(read_reviews(toy_folder, ALL, labelled).labels) == 90
+    path.write_bytes(path.read_bytes() + b" ")
+    assert len(read_reviews(toy_folder, LABELLED, labelled).labels) == 72
+    with pytest.raises(UserError, match="unaltered.*18 in train/unsup"):
+        read_reviews(toy_folder, ALL, labelled)
 
 
 def test_order_links_and_odd_names_in_an_archive_do_not_matter(toy_archive):
@@ -190,6 +203,7 @@ def test_all_of_imdb(tmp_path):
     assert vocab.vectors.any(dim=1).float().mean() > 0.95
     assert max(ids.shape[1] for ids, _ in valid_loader) == 500
 
+    assert content_digest(dict(read_files(source, UNLABELLED)), ["unsup"]) == UNLABELLED_SHA256[CONTENT_SHA256]
     reviews = load_reviews(source, tmp_path, digest=CONTENT_SHA256)
     lengths = np.diff(reviews.starts)
     assert np.unique(reviews.movies[~reviews.test]).size == 3456

@@ -33,6 +33,12 @@ def test_vocabulary_is_torchtexts_of_the_chosen_reviews(options):
     assert vocab.stoi["never seen"] == 0
 
 
+def test_vocabulary_has_25_000_words_and_the_two_special_ones():
+    tokens = np.repeat(np.arange(26_000, dtype=np.int32), 10)
+    reviews = make_reviews([f"w{i}" for i in range(26_000)], tokens, np.array([0, len(tokens)]))
+    assert len(build_vocab(reviews, np.array([True]))) == 25_002
+
+
 def test_glove_of_50_features(tmp_path):
     vocab = Vocab(Counter(["the", "film", "qqqzzzxx", "n't"]))
     assert add_glove(vocab, 50, tmp_path) == pytest.approx(3 / 6)

@@ -4,51 +4,80 @@ import hashlib
 import re
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 
 from tqdm import tqdm
 
 from helpers.cli import Unreachable, UserError
-from helpers.files import download
+from helpers.downloads import download
+from helpers.locks import delete_leftovers
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 ARCHIVE_URL = "https://ai.stanford.edu/~amaas/data/sentiment/" + ARCHIVE
 ARCHIVE_MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
-# SHA-256 over path + NUL + bytes + NUL of the 50,000 labelled reviews, sorted by path. It is the same for the official
-# archive, for a repacked one and for an extracted folder.
+ARCHIVE_SIZE = 84_125_825  # bytes
+DEFAULT_DIR = Path(".data")
+# The `content_digest` of the 50,000 labelled reviews. It is the same for the official archive, for a repacked one and
+# for an extracted folder.
 CONTENT_SHA256 = "cc143339df6a1f848b662a2bdc9f158f636028e69234e58742f821c6b2ab3444"
+# The `content_digest` of the unlabelled reviews that belong to these labelled ones.
+UNLABELLED_SHA256 = {CONTENT_SHA256: "3bfa5a330331655a513799368dd65b6e08db6e1b261cbd5037b44d5555e3e04d"}
 SAMPLE_NOTICE = ("SAMPLE results, not IMDB: the network was trained and tested on the 312 invented reviews in "
                  "sample_reviews/.")
 SAMPLE_DIR = Path(__file__).resolve().parents[2] / "sample_reviews"  # in the layout of the extracted archive
-ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+READABLE = (".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".zip")  # endings of archives
+READABLE_NAMES = ".tar, .tar.gz, .tar.bz2, .tar.xz and .zip"  # what we tell the user
+UNREADABLE = (".zst", ".tzst", ".7z", ".rar", ".lz", ".tlz", ".lz4", ".lzo", ".lrz", ".br", ".z", ".cab")
+PLAIN_NAME = re.compile(r"aclimdb(_v1)?(\.\w+)+")  # not "aclImdb_v1 (1).tar.gz", which may be half a download
 # Reviews and lists of their movies, in any folder. Operating systems add files with other names to archives.
 WANTED = re.compile(r"(?:.*/)?((train|test)/(?:(neg|pos|unsup)/[0-9]+_[0-9]+|urls_(?:neg|pos|unsup))\.txt)")
 LARGEST = 1_000_000_000  # bytes of all files; the real archive holds a fifth of this
 
 
 def find_source(data_dir=None):
-    """Return the path of the archive or of the extracted folder. Download the archive if there is neither.
+    """Return the path of the archive or of the extracted folder. Download the archive if a folder has neither.
 
     Args:
-        data_dir: the archive, the extracted folder, or a folder with one of them (default: `.data`).
+        data_dir: the archive, the extracted folder, or a folder with one of them (default: DEFAULT_DIR, which is
+            created).
 
     Raises:
-        Unreachable: the server does not answer.
+        Unreachable: the server does not answer, or the connection ends early.
+        UserError: `data_dir` does not exist.
     """
-    place = Path(data_dir or ".data")
+    place = Path(data_dir or DEFAULT_DIR)
     if place.is_file():
         return place
+    if place != DEFAULT_DIR and not place.is_dir():
+        raise UserError(f"{place} does not exist; give the path of the IMDB archive or of a folder, or leave out "
+                        f"--data-dir to download the archive to {DEFAULT_DIR}.")
+    delete_leftovers(place)
     for folder in (place, place / "aclImdb", place / "aclImdb" / "aclImdb"):
         if (folder / "train").is_dir() and (folder / "test").is_dir():
             return folder
-    archives = sorted(path for path in place.glob("aclImdb*") if path.is_file() and path.name.endswith(ENDINGS))
-    if archives:
-        return archives[0]
-    if place.name.endswith(ENDINGS):
-        raise UserError(f"there is no file {place}; give the path of the archive, or a folder to download it to.")
-    download(ARCHIVE_URL, place / ARCHIVE, ARCHIVE_MD5, "md5")
-    return place / ARCHIVE
+    archive = find_archive(place)
+    if archive is None:
+        archive = place / ARCHIVE
+        download(ARCHIVE_URL, archive, ARCHIVE_MD5, ARCHIVE_SIZE, "md5")
+    return archive
+
+
+def find_archive(folder):
+    """Return the path of the archive in `folder`, or None.
+
+    The official name comes first, names of copies such as "aclImdb_v1 (1).tar.gz" come later, and archives that will be
+    refused come last.
+    """
+    def preference(path):
+        name = path.name.lower()
+        return path.name != ARCHIVE, name.endswith(UNREADABLE), not PLAIN_NAME.fullmatch(name), name
+
+    archives = []
+    for path in folder.glob("*"):
+        name = path.name.lower()
+        if name.startswith("aclimdb") and name.endswith(READABLE + UNREADABLE) and path.is_file():
+            archives.append(path)
+    return min(archives, key=preference, default=None)
 
 
 def choose_source(data_dir, sample):
@@ -78,20 +107,18 @@ def expected_digest(source):
 
 
 def archive_members(path):
-    """Yield (name, size, function that returns the bytes) for each file of a zip, a tar or a gzipped tar."""
+    """Yield (name, size, function that returns the bytes) for each file of a zip or of a tar of any compression."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 yield info.filename, info.file_size, lambda info=info: archive.read(info)
         return
-    with open(path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    with tarfile.open(path, "r:gz" if is_gzip else "r:") as archive:
+    with tarfile.open(path) as archive:
         for member in archive:
             archive.members.clear()  # tarfile would keep all headers, which slow down garbage collection
             if member.isfile():
                 yield member.name, member.size, lambda member=member: archive.extractfile(member).read()
-        archive.fileobj.seek(LARGEST)  # to the end, where gzip compares its checksum
+        archive.fileobj.seek(LARGEST)  # to the end, where the checksums of compressed data are compared
 
 
 def list_folder(folder, parts):
@@ -132,16 +159,26 @@ def read_files(source, parts):
                 yield found[1], read()
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError,
-            MemoryError) as error:  # MemoryError if a header claims a huge size
-        raise UserError(f"{source} is damaged or not an archive ({str(error) or 'too large'}); download it again from "
-                        f"{ARCHIVE_URL}.") from error
+    except Exception as error:  # a damaged archive can fail in many ways
+        raise UserError(refusal(source, error)) from error
 
 
-def content_digest(files):
-    """Return the SHA-256 over path + NUL + bytes + NUL of the labelled reviews, sorted by path."""
+def refusal(source, error):
+    """Return the sentence that refuses an archive which cannot be read, because of the exception `error`."""
+    path = Path(source)
+    if path.name.lower().endswith(UNREADABLE):
+        return f"{path} cannot be read, only {READABLE_NAMES} can; extract it and give the path of the folder."
+    reason = str(error).partition("\n")[0].rstrip(":") or "too large"  # a MemoryError: a header claims a huge size
+    return f"{path} is damaged or not an archive ({reason}); download it again from {ARCHIVE_URL}."
+
+
+def content_digest(files, labels=("neg", "pos")):
+    """Return the SHA-256 over path + NUL + bytes + NUL of the reviews in the folders `labels`, sorted by path.
+
+    `files` is a dict from names, such as "train/pos/0_9.txt", to bytes.
+    """
     digest = hashlib.sha256()
     for name in sorted(files):
-        if "/pos/" in name or "/neg/" in name:
+        if name.split("/")[1] in labels:
             digest.update(f"aclImdb/{name}\0".encode() + files[name] + b"\0")
     return digest.hexdigest()

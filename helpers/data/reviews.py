@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from helpers.cli import UserError
-from helpers.data.archive import content_digest, list_folder, read_files
+from helpers.data.archive import UNLABELLED_SHA256, content_digest, list_folder, read_files
 from helpers.data.tokens import concat_ranges, tokenize
 from helpers.files import cached_arrays, file_digest
 
 LABELS = {"neg": 0, "pos": 1, "unsup": -1}
 LABELLED = {"test/neg", "test/pos", "train/neg", "train/pos"}  # folders of the archive, called parts
 UNLABELLED = {"train/unsup"}
-CACHE_VERSION = 5  # raise it with every change to `read_reviews`, `plain_text` or `tokenize`
+CACHE_VERSION = 6  # raise it with every change to `read_reviews`, `plain_text` or `tokenize`
 
 
 @dataclass
@@ -55,7 +55,8 @@ def read_reviews(source, parts=LABELLED, digest=None):
     Args:
         source: the archive or the folder.
         parts: the folders to read, a set of names such as "train/pos".
-        digest: the `content_digest` that the labelled reviews must have, or None.
+        digest: the `content_digest` that the labelled reviews must have, or None. If it is the one of IMDB, the
+            unlabelled reviews are verified too.
 
     Raises:
         UserError: the reviews have another digest, or a list of movies is incomplete.
@@ -82,13 +83,19 @@ def read_reviews(source, parts=LABELLED, digest=None):
 
 
 def check_content(source, files, parts, digest):
-    """Raise UserError unless the labelled reviews in `files` (a dict from name to bytes) have this `content_digest`."""
-    if content_digest(files) == digest:
+    """Raise UserError unless the reviews in `files` (a dict from name to bytes) are those that belong to `digest`.
+
+    `digest` is the `content_digest` of the labelled reviews.
+    """
+    is_right = content_digest(files) == digest
+    if is_right and parts >= UNLABELLED and digest in UNLABELLED_SHA256:
+        is_right = content_digest(files, ["unsup"]) == UNLABELLED_SHA256[digest]
+    if is_right:
         return
     counts = Counter(name.rpartition("/")[0] for name in files)
     found = ", ".join(f"{counts[part]:,} in {part}" for part in sorted(parts))
-    raise UserError(f"{source} does not hold the 4 x 12,500 reviews of the Large Movie Review Dataset unaltered "
-                    f"(found {found}); download it again.")
+    raise UserError(f"{source} does not hold the reviews of the Large Movie Review Dataset unaltered, 12,500 in each "
+                    f"labelled folder and 50,000 in train/unsup (found {found}); download it again.")
 
 
 def find_movies(source, names, urls):

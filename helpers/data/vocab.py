@@ -12,10 +12,12 @@ import torch
 from torchtext.vocab import Vocab
 
 from helpers.cli import UserError
-from helpers.files import cached_arrays, download, file_digest
+from helpers.downloads import download
+from helpers.files import cached_arrays, file_digest
 
 GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
 GLOVE_SHA256 = "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"
+GLOVE_SIZE = 862_182_613  # bytes
 GLOVE_DIMS = (50, 100, 200, 300)
 
 
@@ -58,7 +60,7 @@ def extract_glove(dim, cache_dir):
     """Return words and vectors from Stanford's archive, which is downloaded if it is missing, and always verified."""
     archive = Path(cache_dir, "glove.6B.zip")
     if not archive.exists():
-        download(GLOVE_URL, archive, GLOVE_SHA256)
+        download(GLOVE_URL, archive, GLOVE_SHA256, GLOVE_SIZE)
     elif file_digest(archive) != GLOVE_SHA256:
         raise UserError(f"{archive} is damaged or not the GloVe archive; delete it to download it again.")
     with zipfile.ZipFile(archive) as files, files.open(f"glove.6B.{dim}d.txt") as file:
