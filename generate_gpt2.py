@@ -12,27 +12,27 @@ GPT writes the sentences. The last line says so in both cases.
 import helpers.runtime  # before torch, which reads the environment when it is imported
 
 # isort: split
-import argparse
 import datetime
-import json
-import re
 import tempfile
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-from helpers.cli import Parser, UserError, number, run_command
-from helpers.files import whole_file
+from helpers.cli import Parser, UserError, number, run_command, user_path
+from helpers.gpt2.hub import MODELS
 from helpers.gpt2.identity import OWN_GPT_NAME
 from helpers.gpt2.mingpt import choose_gpt
-from helpers.gpt2.sentences import first_sentence, has_words, make_splitter
-from helpers.gpt2.weights import MIN_TEMPERATURE, MODELS, OWN_GPT, choose_folder, load_language_model, weights_files
+from helpers.gpt2.prefixes import check_length, two_words
+from helpers.gpt2.results import write_results
+from helpers.gpt2.sentences import first_sentence, has_words
+from helpers.gpt2.weights import MIN_TEMPERATURE, OWN_GPT, choose_folder, load_language_model, weights_files
 
 PREFIXES = ["My name", "This film", "She never", "Why does", "If you", "Two brothers", "Once upon", "Do not",
             "Nobody knows", "After midnight"]
 SENTENCES = 5  # for each prefix
 DEFAULT_OUT = Path("runs/gpt2")
+LESS_MEMORY = "use smaller weights, fewer prefixes or a lower --max-new-tokens"
 ROUNDS = 5  # at most; each round samples again for the sentences that are still missing
 
 
@@ -43,7 +43,6 @@ def draw_sentences(language_model, prefixes, settings, seed):
     """
     import torch  # takes a second, so refusals come first
 
-    nlp = make_splitter()
     prompts = {prefix: language_model.encode(prefix) for prefix in prefixes}
     check_length(language_model, prompts, settings["max_new_tokens"])
     torch.manual_seed(seed)
@@ -52,21 +51,13 @@ def draw_sentences(language_model, prefixes, settings, seed):
         for batch in missing_batches(prompts, found):
             texts = language_model.sample([prompts[prefix] for prefix in batch], **settings)
             for prefix, text in zip(batch, texts, strict=True):
-                add_sentence(found[prefix], nlp, prefix, text)
+                add_sentence(found[prefix], prefix, text)
 
     sentences = []
     for prefix in prefixes:
         for sentence, complete in choose_sentences(found[prefix], prefix):
             sentences.append({"prefix": prefix, "sentence": sentence, "cut": not complete})
     return sentences
-
-
-def check_length(language_model, prompts, max_new_tokens):
-    """Raise UserError if the longest prompt leaves too few positions for the new tokens."""
-    longest = max(len(ids) for ids in prompts.values())
-    room = language_model.max_positions - longest
-    if max_new_tokens > room:
-        raise UserError(f"{language_model.facts['model']} has room for {room} new tokens; lower --max-new-tokens.")
 
 
 def missing_batches(prompts, found):
@@ -82,9 +73,9 @@ def missing_batches(prompts, found):
             yield batch
 
 
-def add_sentence(sentences, nlp, prefix, text):
+def add_sentence(sentences, prefix, text):
     """Add the first sentence of `prefix + text` to `sentences`, a dict from sentence to whether it is complete."""
-    sentence, complete = first_sentence(nlp, prefix + text, len(prefix))
+    sentence, complete = first_sentence(prefix + text, len(prefix))
     if has_words(sentence[len(prefix):]):
         sentences[sentence] = complete or sentences.get(sentence, False)
 
@@ -98,42 +89,18 @@ def choose_sentences(sentences, prefix):
     return complete_first[:SENTENCES]
 
 
-def as_markdown(result):
-    """Return the Markdown table of a result."""
-    heading = ("Written by {model} ({parameters:,} parameters; {weights} with SHA-256 `{weights_sha256}`) through "
-               "{backend}: seed {seed}, top-k {settings[top_k]}, temperature {settings[temperature]:g}, at most "
-               "{settings[max_new_tokens]} new tokens.\n")
-    lines = [heading.format(**result), "| prefix | sentence |", "|---|---|"]
-    for one in result["sentences"]:
-        mark = " *(cut)*" if one["cut"] else ""
-        lines.append(f"| {escape(one['prefix'])} | {escape(one['sentence'])}{mark} |")
-    return "\n".join(lines) + "\n"
-
-
-def escape(text):
-    """Return `text` with the special characters of Markdown escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", text)
-
-
-def two_words(text):
-    """Return a prefix of two words: an argparse type."""
-    words = text.split()
-    if len(words) != 2 or not all(re.fullmatch(r"(?=.*[^\W_])[\w'’.,&-]+", word) for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r} is not two words")
-    return " ".join(words)
-
-
 def parse_args(argv=None):
     """Return the options of the command line."""
     parser = Parser(description="Write five English sentences for each of ten two-word prefixes with GPT-2.")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--model", choices=MODELS, help="weights from the Hugging Face hub (default: gpt2; if it is "
                          f"unavailable, {OWN_GPT.name}, with a notice)")
-    weights.add_argument("--weights", metavar="DIR", help="local Hugging Face GPT-2 folder; needs no network")
+    weights.add_argument("--weights", type=user_path, metavar="DIR",
+                         help="local Hugging Face GPT-2 folder; needs no network")
     parser.add_argument("--backend", choices=["mingpt", "transformers"], help="implementation of the network (default: "
                         "mingpt; if it is unavailable, transformers, with a notice)")
-    parser.add_argument("--mingpt-dir", metavar="DIR", help="clone of minGPT (default: the installed package, or "
-                        "./minGPT, cloned if missing)")
+    parser.add_argument("--mingpt-dir", type=user_path, metavar="DIR", help="clone of minGPT (default: the "
+                        "installed package, or ./minGPT, cloned if missing or empty)")
     parser.add_argument("--prefix", type=two_words, action="append", metavar='"TWO WORDS"',
                         help=f"prefix of the sentences; can be repeated (default: {', '.join(PREFIXES)})")
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="random seed (default: %(default)s)")
@@ -143,7 +110,7 @@ def parse_args(argv=None):
                         "lower is more predictable (default: from the weights' generation_config.json, or 1)")
     parser.add_argument("--max-new-tokens", type=number(int, 1), default=60, metavar="N",
                         help="maximum number of new tokens per sample (default: %(default)s)")
-    parser.add_argument("--out", metavar="DIR", type=Path,
+    parser.add_argument("--out", type=user_path, metavar="DIR",
                         help=f"folder for the results (default: {DEFAULT_OUT} for ten prefixes, else none)")
     return parser.parse_args(argv)
 
@@ -156,13 +123,6 @@ def draw_with_progress(language_model, prefixes, settings, seed):
 
         language_model.model.register_forward_hook(count_step)
         return draw_sentences(language_model, prefixes, settings, seed)
-
-
-def write_results(folder, result):
-    """Write a result as JSON and as a Markdown table: both files, or neither of them."""
-    with whole_file(folder / "gpt2_sentences.json") as data, whole_file(folder / "gpt2_sentences.md") as table:
-        data.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        table.write_text(as_markdown(result), encoding="utf-8")
 
 
 def print_sentences(sentences):
@@ -199,25 +159,28 @@ def generate(args, prefixes, out):
     vocab_size = language_model.model.lm_head.out_features
     settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature or language_model.temperature,
                 "top_k": min(args.top_k, vocab_size)}
-    started = time.time()
+    started = time.monotonic()
     sentences = draw_with_progress(language_model, prefixes, settings, args.seed)
+    seconds = round(time.monotonic() - started, 1)
+    versions = helpers.runtime.versions_of("torch", "transformers", "spacy", "numpy")
     return language_model.facts | {
         "substitutes": find_substitutes(args, name, GPT),
         "seed": args.seed,
         "settings": settings | {"sentences_per_prefix": SENTENCES, "rounds": ROUNDS},
-        "versions": helpers.runtime.versions_of("torch", "transformers", "spacy", "numpy"),
+        "versions": versions,
         "date": datetime.date.today().isoformat(),
-        "seconds": round(time.time() - started, 1),
+        "seconds": seconds,
         "sentences": sentences}
 
 
 def main():
     args = parse_args()
     prefixes = list(dict.fromkeys(args.prefix or PREFIXES))  # without duplicates
-    out = args.out
+    out = Path(args.out) if args.out else None
     if out is None and len(prefixes) == len(PREFIXES):
         out = DEFAULT_OUT  # any other number of prefixes must not replace the sentences of a submission
-    result = generate(args, prefixes, out)
+    with helpers.runtime.refuse_memory_errors(LESS_MEMORY):
+        result = generate(args, prefixes, out)
     if out:
         write_results(out, result)
     print_sentences(result["sentences"])

@@ -1,6 +1,7 @@
 """The command generate_gpt2: prefixes, sampling, results, refusals, and weights from the hub or from here."""
 
 import json
+import re
 import shutil
 import sys
 from functools import partial
@@ -14,7 +15,7 @@ import generate_gpt2
 from generate_gpt2 import PREFIXES, ROUNDS, draw_sentences, parse_args
 from helpers.cli import UserError
 from helpers.files import file_digest
-from helpers.gpt2 import mingpt, weights
+from helpers.gpt2 import mingpt, results, weights
 from helpers.gpt2.weights import LanguageModel
 from tests.tiny_gpt2 import BACKENDS, MINGPT, SETTINGS, make_tiny, only_tokenizer_json
 from tests.toy import ROOT, read_json, refused, run_python
@@ -62,9 +63,11 @@ def test_ten_default_prefixes_of_two_words():
     assert len(set(PREFIXES)) == 10
     assert parse_args(options).prefix == PREFIXES
     assert parse_args(["--prefix", "  Don't   go "]).prefix == ["Don't go"]
+    assert parse_args(["--prefix", "cafe\u0301 x\u0302"]).prefix == ["caf\u00e9 x\u0302"]
 
 
-@pytest.mark.parametrize("prefix", ["", " ", "Name", "My first name", "My !", "<|endoftext|> is", "My na\nme is"])
+@pytest.mark.parametrize("prefix", ["", " ", "Name", "My first name", "My !", "<|endoftext|> is", "My na\nme is",
+                                    "\u0301 is"])
 def test_other_prefixes_are_refused(prefix):
     with pytest.raises(UserError, match="is not two words"):
         parse_args(["--prefix", prefix])
@@ -178,14 +181,14 @@ def test_sentences_follow_the_seed(run, folder, tmp_path):
 def test_markdown_shows_the_text_as_it_is():
     result = {"model": "gpt2", "parameters": 1, "weights": "w", "weights_sha256": "0", "backend": "mingpt", "seed": 1,
               "settings": SETTINGS, "sentences": [{"prefix": "My name", "sentence": "a|b *c* <i>_", "cut": True}]}
-    assert r"| a\|b \*c\* \<i\>\_ *(cut)* |" in generate_gpt2.as_markdown(result)
+    assert r"| a\|b \*c\* \<i\>\_ *(cut)* |" in results.as_markdown(result)
 
 
 def test_results_are_whole_or_absent(monkeypatch, run, folder, tmp_path):
     def fail(result):
         raise OSError(28, "No space left on device", "table")
 
-    monkeypatch.setattr(generate_gpt2, "as_markdown", fail)
+    monkeypatch.setattr(results, "as_markdown", fail)
     error = refused(*run("--weights", folder, "--out", tmp_path, *ONE_PREFIX, *TRANSFORMERS, "--max-new-tokens", 8))
     assert "No space" in error
     assert not list(tmp_path.iterdir())
@@ -201,11 +204,15 @@ def test_unusable_option(run, tmp_path, options):
 
 def test_options_that_do_not_fit_the_folder(run, folder, tmp_path):
     options = "--weights", folder, "--out", tmp_path
-    assert "--max-new-tokens" in refused(*run(*options, *TRANSFORMERS, "--max-new-tokens", 64))
-    assert "not a clone of minGPT" in refused(*run(*options, "--mingpt-dir", tmp_path))
+    assert "room for 62 new tokens" in refused(*run(*options, *TRANSFORMERS, "--max-new-tokens", 64, *ONE_PREFIX))
+    error = refused(*run(*options, *TRANSFORMERS, "--prefix", f"My {'xq' * 1500}"))
+    assert "too long: it has 3,0" in error
+    assert len(error) < 250
+    assert "mingpt/model.py is missing" in refused(*run(*options, "--mingpt-dir", tmp_path))
 
 
-@pytest.mark.parametrize("content", ["import no_such_package", "class GPT(", "GTP = None"])
+@pytest.mark.parametrize("content", ["import no_such_package", "class GPT(", "GTP = None", "class GPT: pass",
+                                     "def GPT(**options): 1 / 0"])
 def test_clone_of_mingpt_that_cannot_be_imported(monkeypatch, tmp_path, content):
     (tmp_path / "mingpt").mkdir()
     (tmp_path / "mingpt" / "__init__.py").touch()
@@ -213,7 +220,7 @@ def test_clone_of_mingpt_that_cannot_be_imported(monkeypatch, tmp_path, content)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UserError, match="cannot import minGPT"):
+    with pytest.raises(UserError, match=f"is not the minGPT .* at commit {mingpt.MINGPT_COMMIT}"):
         mingpt.choose_gpt(None, tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
         del sys.modules[name]
@@ -277,6 +284,18 @@ def test_gpt2_from_the_hub_and_then_from_its_cache(served, tmp_path):
     assert results[0]["model"] == "gpt2"
     assert results[0]["weights_sha256"] == file_digest(tmp_path / "served" / "model.safetensors")
     assert results[0]["sentences"] == results[1]["sentences"]
+
+
+@pytest.mark.parametrize(("variable", "words"), [
+    ("HF_HUB_OFFLINE", "unset that variable"),
+    ("HF_TOKEN", r"\(status 401\); unset the token in HF_TOKEN")])
+def test_variables_of_the_hub(served, tmp_path, variable, words):
+    served.fault = "error 401"
+    code, out, err = run_python(ROOT / "generate_gpt2.py", "--model", "gpt2", *TRANSFORMERS, cwd=tmp_path,
+                                HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=f"{served.url}/", **{variable: "1"})
+    assert re.search(words, refused(code, out, err))
+    assert (CONFIG_URL in served.asked) == (variable == "HF_TOKEN")
+    assert served.asked == [] or variable == "HF_TOKEN"
 
 
 def test_interrupted_download_continues(run, hub, served, tmp_path):

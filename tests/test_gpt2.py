@@ -288,5 +288,9 @@ def test_clone_is_whole_or_absent(monkeypatch, tmp_path):
         mingpt.clone_mingpt(tmp_path / "minGPT")
     assert [path.name for path in tmp_path.iterdir()] == ["origin"]
     monkeypatch.setattr(mingpt, "MINGPT_COMMIT", commit)
-    mingpt.clone_mingpt(tmp_path / "minGPT")
-    assert (tmp_path / "minGPT" / "mingpt" / "model.py").is_file()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "mingpt", None)
+    monkeypatch.setattr(mingpt, "import_gpt", lambda folder: folder)
+    (tmp_path / "minGPT").mkdir()  # an empty folder is as good as none
+    folder = mingpt.choose_gpt("mingpt", None)
+    assert (tmp_path / folder / "mingpt" / "model.py").is_file()

@@ -6,10 +6,11 @@ import io
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from helpers.cli import Unreachable, UserError
-from helpers.files import open_url
+from helpers.downloads import open_url
 
 # torch and minGPT are imported inside the functions, so that --help and refusals are quick.
 
@@ -22,15 +23,16 @@ TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "ml
 def choose_gpt(backend, folder):
     """Return minGPT's class `GPT`, or None if transformers' GPT2LMHeadModel is to be used instead.
 
-    minGPT is imported from `folder`. Without `folder` it is the installed package, else ./minGPT, cloned if missing.
-    Raises UserError if minGPT cannot be imported, or if it cannot be cloned and `backend` asks for it.
+    minGPT is imported from `folder`. Without `folder` it is the installed package, else ./minGPT, cloned if it is
+    missing or empty. Raises UserError if minGPT is of another version, or if it cannot be cloned and `backend` asks
+    for it.
     """
     if backend == "transformers":
         return None
-    if not folder and importlib.util.find_spec("mingpt") is None:
+    if not folder and not is_installed():
         folder = Path("minGPT")
         try:
-            if not folder.exists():
+            if is_missing_or_empty(folder):
                 clone_mingpt(folder)
         except Unreachable as error:
             if backend:
@@ -41,31 +43,67 @@ def choose_gpt(backend, folder):
     return import_gpt(folder)
 
 
+def is_installed():
+    """Return whether Python finds minGPT. A folder called mingpt without code is only a namespace, with no origin."""
+    spec = importlib.util.find_spec("mingpt")
+    return spec is not None and spec.origin is not None
+
+
+def is_missing_or_empty(folder):
+    """Return whether minGPT can be cloned into `folder`."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
 def import_gpt(folder):
     """Return the class `GPT` of the clone in `folder`, or of the installed package if `folder` is None.
 
-    Raises UserError if the folder does not contain minGPT, or if the import fails.
+    Raises UserError if the import fails, or if `GPT` does not work as at MINGPT_COMMIT.
     """
-    if folder:
-        if not Path(folder, "mingpt", "model.py").is_file():
-            raise UserError(f"{folder} is not a clone of minGPT (mingpt/model.py is missing); give the path of a clone "
-                            "with --mingpt-dir.")
-        sys.path.insert(0, str(Path(folder).resolve()))
     try:
+        if folder:
+            if not Path(folder, "mingpt", "model.py").is_file():
+                raise UserError("mingpt/model.py is missing")
+            sys.path.insert(0, str(Path(folder).resolve()))
         from mingpt.model import GPT
-    except (ImportError, SyntaxError) as error:
-        raise UserError(f"cannot import minGPT ({error}); give the path of a clone with --mingpt-dir.") from error
+
+        check_gpt(GPT)
+    except Exception as error:  # the code of another version can fail in any way
+        place = folder or "the installed package mingpt"
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{place} is not the minGPT that this program needs ({textwrap.shorten(reason, 150)}); give "
+                        f"the path of a clone of {MINGPT_URL} at commit {MINGPT_COMMIT} with --mingpt-dir.") from error
     return GPT
+
+
+def check_gpt(GPT):
+    """Raise an error unless minGPT's class `GPT` computes and generates the same as transformers.
+
+    The networks are tiny and have random weights. This uses every name of minGPT that `to_mingpt` and the cache need.
+    """
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"vocab_size": 8, "n_positions": 8, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    reference = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    model = to_mingpt(reference, GPT)
+    ids = torch.tensor([[1, 2, 3], [7, 5, 6]])
+    with torch.inference_mode():
+        if not torch.allclose(model(ids)[0], reference(ids).logits, atol=1e-4):
+            raise UserError("its logits differ from those of transformers")
+        options = {"max_new_tokens": 7, "temperature": 1.0, "do_sample": True, "top_k": 1}
+        if not torch.equal(model.generate(ids, **options), GPT.generate(model, ids, **options)):
+            raise UserError("its method generate differs")
 
 
 def clone_mingpt(folder):
     """Clone minGPT into `folder`, at the commit that this program was written for.
 
-    Raises Unreachable if that fails; then `folder` does not exist.
+    Raises Unreachable if that fails; then `folder` is unchanged.
     """
     print(f"cloning minGPT from {MINGPT_URL} at commit {MINGPT_COMMIT[:7]} into {folder}/", flush=True)
     with open_url(MINGPT_URL):
         pass  # fails at once without a network; git would try for minutes
+    folder = folder.resolve()  # if it is a link, its target is replaced
     clone = ["git", "clone", "--quiet", "--no-checkout", MINGPT_URL, "clone"]
     checkout = ["git", "-C", "clone", "checkout", "--quiet", MINGPT_COMMIT]
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".minGPT-") as temporary:

@@ -1,20 +1,18 @@
 """Weights and tokenizer of GPT-2: from the Hugging Face hub, a local folder, or this project's own small GPT."""
 
-import contextlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers.cli import Unreachable, UserError
-from helpers.files import file_digest, open_url
+from helpers.files import file_digest
+from helpers.gpt2.hub import MODELS, hub_folder
 from helpers.gpt2.mingpt import to_mingpt
+from helpers.runtime import is_memory_error
 
 # torch and transformers are imported inside the functions, so that --help and refusals are quick.
 
-MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-HUB_FILES = ["config.json", "model.safetensors", "tokenizer.json"]
 TOKENIZERS = [{"tokenizer.json"}, {"vocab.json", "merges.txt"}]  # files of newer and of older folders
 OWN_GPT = Path(__file__).parents[2] / "pretrained" / "gpt-reviews"
 MIN_TEMPERATURE = 0.01  # sampling divides the logits by the temperature
@@ -33,35 +31,11 @@ def choose_folder(model, weights):
         return hub_folder(name), name
     except Unreachable as error:
         if model or not OWN_GPT.is_dir():
-            raise UserError(f"{name} is unavailable: {error}; connect to a network and run again, or give the path of "
-                            "a local folder with --weights.") from error
+            raise UserError(f"{name} is unavailable: {error}, or give the path of a local folder with "
+                            "--weights.") from error
         print(f"notice: {name} is unavailable: {error}. Using {OWN_GPT.name} instead, a small GPT that this project "
               "trained on film reviews; it is not GPT-2.")
         return OWN_GPT, OWN_GPT.name
-
-
-def hub_folder(name):
-    """Return the folder in the hub's cache with the files of `name`, one of MODELS; download them if needed.
-
-    Raises Unreachable if the hub does not deliver them.
-    """
-    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    os.environ["HF_ENDPOINT"] = address
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the hub's library reads both variables when it is imported
-    from transformers.utils import cached_file  # adds a file to the cache only when it is complete
-
-    def fetch(**options):
-        paths = [cached_file(f"openai-community/{name}", file, **options) for file in HUB_FILES]
-        return Path(paths[0]).parent
-
-    with contextlib.suppress(OSError, ValueError):  # not in the cache
-        return fetch(local_files_only=True)
-    with open_url(f"{address}/openai-community/{name}/resolve/main/config.json"):
-        pass  # fails at once without a network; the hub's library would try for minutes
-    try:
-        return fetch()
-    except Exception as error:  # the type differs between versions of the library
-        raise Unreachable(f"{address} answers, but its files cannot be downloaded ({type(error).__name__})") from error
 
 
 def weights_files(folder):
@@ -89,6 +63,8 @@ def read_folder(folder):
             str(folder), output_loading_info=True, local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged file fails in many ways, and their messages do not help the user
+        if is_memory_error(error):
+            raise
         raise UserError(f"{folder}: the files are damaged or do not match each other; download all of them "
                         "again.") from error
     # Unexpected masks (attn.bias) are harmless. Unexpected mlp weights are from a layer that config.json does not have.

@@ -8,13 +8,13 @@ Writes a Hugging Face GPT-2 folder (config.json, model.safetensors in float16, v
 """
 
 import argparse
-import csv
 import json
 import math
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from mingpt.model import GPT
 from mingpt.trainer import Trainer
@@ -28,6 +28,7 @@ from helpers.files import whole_file, write_text
 from helpers.gpt2.mingpt import TRANSPOSED
 
 HERE = Path(__file__).parent
+STATE = Path("runs/gpt-reviews/state.pt")  # of an interrupted training
 END = "<|endoftext|>"
 SIZES = dict(n_layer=4, n_head=4, n_embd=256, vocab_size=8000, block_size=128)
 
@@ -101,9 +102,12 @@ def validation_loss(model, ids, block_size):
     rows = (len(ids) - 1) // block_size
     x = torch.from_numpy(ids[:rows * block_size].astype(np.int64)).reshape(rows, block_size)
     y = torch.from_numpy(ids[1:rows * block_size + 1].astype(np.int64)).reshape(rows, block_size)
-    losses = [model(x[i:i + 16], y[i:i + 16])[1].item() * len(x[i:i + 16]) for i in range(0, rows, 16)]
+    total = 0.0
+    for inputs, targets in zip(x.split(16), y.split(16), strict=True):
+        _, loss = model(inputs, targets)
+        total += loss.item() * len(inputs)
     model.train()
-    return sum(losses) / rows
+    return total / rows
 
 
 def save(model, tokenizer):
@@ -120,6 +124,73 @@ def save(model, tokenizer):
     tokenizer.save_model(str(HERE))
 
 
+def make_trainer(tokenizer, ids, steps):
+    """Return minGPT's trainer of a new network for a number of steps, on windows of `ids`."""
+    config = GPT.get_default_config()
+    config.merge_from_dict(SIZES | dict(model_type=None, embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0))
+    setting = Trainer.get_default_config()
+    setting.merge_from_dict(dict(device="cpu", num_workers=0, batch_size=16, learning_rate=2e-3, max_iters=steps))
+    return Trainer(setting, ReviewGPT(config), Windows(ids, tokenizer.token_to_id(END), SIZES["block_size"]))
+
+
+class Progress:
+    """Sets the learning rate, and every 500 steps validates, prints a line and saves the state of the training.
+
+    Attributes:
+        first: the steps of an interrupted run, which this one continues.
+        rows: a list of [step, tokens, training loss, validation loss, seconds].
+    """
+
+    def __init__(self, trainer, valid_ids):
+        self.steps, self.valid_ids = trainer.config.max_iters, valid_ids
+        self.first, self.seconds_before, self.rows = 0, 0.0, []
+        if STATE.exists():
+            self.load(trainer)
+        self.started = time.time()
+
+    def load(self, trainer):
+        """Continue an interrupted run."""
+        saved = torch.load(STATE, weights_only=True)
+        trainer.model.load_state_dict(saved["model"])
+        trainer.model.state = saved["optimizer"]
+        self.first, self.seconds_before, self.rows = saved["step"], saved["seconds"], saved["rows"]
+        set_seed(42 + self.first)  # new random windows
+        trainer.config.max_iters -= self.first
+
+    def __call__(self, trainer):
+        """Act after a step: a callback of the trainer."""
+        step = self.first + trainer.iter_num + 1
+        # warm up, keep the rate, then lower it to 0 over the last 40 %
+        factor = min(step / 200, 1, (self.steps - step) / (0.4 * self.steps))
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = trainer.config.learning_rate * factor
+        if step % 500 == 0 or step == self.steps:
+            self.save(trainer, step)
+
+    def save(self, trainer, step):
+        """Validate, print a line, and save the state of the training."""
+        tokens = step * trainer.config.batch_size * SIZES["block_size"]
+        seconds = self.seconds_before + time.time() - self.started
+        valid_loss = validation_loss(trainer.model, self.valid_ids, SIZES["block_size"])
+        self.rows.append([step, tokens, trainer.loss.item(), valid_loss, seconds])
+        print("step {} tokens {} train {:.4f} valid {:.4f} seconds {:.0f}".format(*self.rows[-1]), flush=True)
+        state = {"model": trainer.model.state_dict(), "optimizer": trainer.optimizer.state_dict(), "step": step,
+                 "seconds": seconds, "rows": self.rows}
+        with whole_file(STATE) as temporary:
+            torch.save(state, temporary)
+
+
+def write_results(rows, threads, train_ids, valid_ids):
+    """Write the rows of a `Progress` to log.csv, and the last one with the settings to result.json."""
+    log = pd.DataFrame(rows, columns=["step", "tokens", "train_loss", "valid_loss", "seconds"])
+    write_text(HERE / "log.csv", log.to_csv(index=False))
+    step, tokens, _, valid_loss, seconds = rows[-1]
+    result = {"valid_loss": valid_loss, "valid_perplexity": math.exp(valid_loss), "steps": step, "tokens": tokens,
+              "seconds": seconds, "threads": threads, "sizes": SIZES}
+    result |= {"train_tokens": len(train_ids), "valid_tokens": len(valid_ids)}
+    write_text(HERE / "result.json", json.dumps(result, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", default=".data", help="folder with the IMDB archive")
@@ -128,56 +199,19 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     set_seed(42)
-    folder = Path("runs/gpt-reviews")
     train_texts, valid_texts = read_texts(args.data_dir)
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(train_texts, SIZES["vocab_size"], special_tokens=[END], show_progress=False)
     train_ids, valid_ids = encode(tokenizer, train_texts), encode(tokenizer, valid_texts)
     print(f"{len(train_ids):,} tokens to train on, {len(valid_ids):,} to validate", flush=True)
 
-    config = GPT.get_default_config()
-    config.merge_from_dict(SIZES | dict(model_type=None, embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0))
-    model = ReviewGPT(config)
-    setting = Trainer.get_default_config()
-    setting.merge_from_dict(dict(device="cpu", num_workers=0, batch_size=16, learning_rate=2e-3, max_iters=args.iters))
-    trainer = Trainer(setting, model, Windows(train_ids, tokenizer.token_to_id(END), SIZES["block_size"]))
-    first, seconds_before, rows = 0, 0.0, []
-    if (folder / "state.pt").exists():
-        saved = torch.load(folder / "state.pt", weights_only=True)
-        model.load_state_dict(saved["model"])
-        model.state, first, seconds_before, rows = (saved[key] for key in ("optimizer", "step", "seconds", "rows"))
-        set_seed(42 + first)  # new random windows
-        setting.max_iters -= first
-    started = time.time()
-
-    def on_batch_end(trainer):
-        step = first + trainer.iter_num + 1
-        # warm up, keep the rate, then lower it to 0 over the last 40 %
-        rate = setting.learning_rate * min(step / 200, 1, (args.iters - step) / (0.4 * args.iters))
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = rate
-        if step % 500 and step != args.iters:
-            return
-        seconds = seconds_before + time.time() - started
-        rows.append([step, step * setting.batch_size * SIZES["block_size"], trainer.loss.item(),
-                     validation_loss(model, valid_ids, SIZES["block_size"]), seconds])
-        print("step {} tokens {} train {:.4f} valid {:.4f} seconds {:.0f}".format(*rows[-1]), flush=True)
-        with whole_file(folder / "state.pt") as temporary:
-            torch.save({"model": model.state_dict(), "optimizer": trainer.optimizer.state_dict(), "step": step,
-                        "seconds": seconds, "rows": rows}, temporary)
-
-    trainer.set_callback("on_batch_end", on_batch_end)
-    if setting.max_iters > 0:
+    trainer = make_trainer(tokenizer, train_ids, args.iters)
+    progress = Progress(trainer, valid_ids)
+    trainer.set_callback("on_batch_end", progress)
+    if trainer.config.max_iters > 0:
         trainer.run()
-    save(model, tokenizer)
-    with whole_file(HERE / "log.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "tokens", "train_loss", "valid_loss", "seconds"])
-        writer.writerows(rows)
-    write_text(HERE / "result.json", json.dumps({
-        "valid_loss": rows[-1][3], "valid_perplexity": math.exp(rows[-1][3]), "steps": rows[-1][0],
-        "tokens": rows[-1][1], "seconds": rows[-1][4], "threads": args.threads, "sizes": SIZES,
-        "train_tokens": len(train_ids), "valid_tokens": len(valid_ids)}, indent=1) + "\n")
+    save(trainer.model, tokenizer)
+    write_results(progress.rows, args.threads, train_ids, valid_ids)
 
 
 if __name__ == "__main__":
