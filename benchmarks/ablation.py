@@ -1,6 +1,6 @@
 """Measure what each part of the bonus contributes: validation metrics with one part left out at a time.
 
-    python -m benchmarks.ablation --data-dir .data        about 8 minutes for a row and seed on one core
+    python -m benchmarks.ablation --data-dir .data        about 12 minutes for a row and seed on one core
 
 20 % of the training reviews are the validation set. They are about other films, and they are the same for all rows and
 seeds. The test reviews are not used. Finished trainings are kept in `runs/ablation/`, so that an interrupted ablation
@@ -22,7 +22,7 @@ from helpers.data.batches import predict_logits
 from helpers.door import make_pipeline
 from helpers.evaluate import compute_metrics
 from helpers.files import write_text
-from helpers.runtime import choose_device, keep_freed_memory
+from helpers.runtime import choose_device, describe_machine, keep_freed_memory
 from report.findings import mean_and_sd
 from sentiment_analysis import load_imdb_data, make_optimizer, preset, set_seed, train_epoch
 
@@ -34,15 +34,14 @@ ROWS = {"nothing": {}, "short texts": {"short_texts": False}, "region embeddings
 def train_and_validate(settings, seed, source, args):
     """Return the metrics on the validation reviews after the last epoch."""
     device, pipeline = choose_device(args.device), make_pipeline(asdict(settings))
-    _, _, _, train_loader, valid_loader, _, vocab, _ = load_imdb_data(
-        settings, source, args.cache_dir, device=device, pipeline=pipeline)
+    data = load_imdb_data(settings, source, args.cache_dir, device=device, pipeline=pipeline)
     set_seed(seed)
-    model = pipeline.build_model(vocab).to(device)
+    model = pipeline.build_model(data.vocab).to(device)
     optimizer = make_optimizer(model, settings.lr)
-    scheduler = pipeline.make_scheduler(optimizer, settings.epochs * len(train_loader))
+    scheduler = pipeline.make_scheduler(optimizer, settings.epochs * len(data.train_loader))
     for epoch in range(settings.epochs):
-        train_epoch(model, train_loader, optimizer, scheduler, f"epoch {epoch + 1}")
-    return compute_metrics(predict_logits(model, valid_loader, "validation"), valid_loader.dataset.labels)
+        train_epoch(model, data.train_loader, optimizer, scheduler, f"epoch {epoch + 1}")
+    return compute_metrics(predict_logits(model, data.valid_loader, "validation"), data.valid_set.labels)
 
 
 def load_or_train(left_out, seed, source, args):
@@ -64,7 +63,8 @@ def linear_model(source, args):
     For the training reviews, the sums come from models that have not seen the film. They determine the intercept.
     """
     pipeline = make_pipeline(asdict(SETTINGS))
-    train_set, valid_set, *_ = load_imdb_data(SETTINGS, source, args.cache_dir, pipeline=pipeline)
+    data = load_imdb_data(SETTINGS, source, args.cache_dir, pipeline=pipeline)
+    train_set, valid_set = data.train_set, data.valid_set
     kinds = pipeline.table.values.shape[1]
     column = 3 * kinds  # follows the values of the 1-, 2- and 3-gram, see `NgramTable.channels_of_block`
     train_sums = train_set.channels[train_set.starts, column].float().unsqueeze(1).numpy()
@@ -94,7 +94,8 @@ def main():
     for left_out, metrics in results.items():
         rows.append({"what": left_out, "valid_accuracy": mean_and_sd([one["accuracy"] for one in metrics]),
                      "valid_loss": mean_and_sd([one["loss"] for one in metrics])})
-    write_result("ablation", {"seeds": args.seeds, "rows": rows, "linear_model": linear})
+    device = describe_machine(choose_device(args.device))["device"]
+    write_result("ablation", {"device": device, "seeds": args.seeds, "rows": rows, "linear_model": linear})
 
 
 if __name__ == "__main__":

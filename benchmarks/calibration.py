@@ -18,7 +18,7 @@ from helpers.data.archive import expected_digest, find_source
 from helpers.data.reviews import load_reviews, select
 from helpers.inference.calibration import cut_excerpts, reliability
 from helpers.inference.predictor import Predictor
-from sentiment_analysis import parse_args, preset, train
+from sentiment_analysis import preset, train
 
 
 def train_on_whole_reviews(source, folder, cache_dir):
@@ -27,8 +27,7 @@ def train_on_whole_reviews(source, folder, cache_dir):
         folder.mkdir(parents=True, exist_ok=True)
         settings = preset("bonus")
         settings = replace(settings, bonus=replace(settings.bonus, short_texts=False))
-        options, _ = parse_args(["--cache-dir", cache_dir])
-        train(settings, source, folder, options)
+        train(settings, source, folder, cache_dir)
 
 
 def reliability_diagrams(predictor, reviews):

@@ -78,14 +78,13 @@ def main():
     for name in ("required", "bonus"):
         settings = preset(name)
         pipeline = make_pipeline(asdict(settings))
-        train_set, _, _, loader, _, _, vocab, pad_id = load_imdb_data(
-            settings, source, args.cache_dir, device=device, pipeline=pipeline)
-        model = pipeline.build_model(vocab).to(device)
-        rows.append(measure(name, model, loader, settings.lr, pipeline))
+        data = load_imdb_data(settings, source, args.cache_dir, device=device, pipeline=pipeline)
+        model = pipeline.build_model(data.vocab).to(device)
+        rows.append(measure(name, model, data.train_loader, settings.lr, pipeline))
         if name == "required":
-            on_cpu = ReviewSet(train_set.reviews, vocab, MAX_LEN)
-            theirs = DataLoader(on_cpu, settings.batch_size, shuffle=True, collate_fn=pad_trim(pad_id, device))
-            skeleton = Skeleton(vocab, MAX_LEN, settings.blocks).to(device)
+            on_cpu = ReviewSet(data.train_set.reviews, data.vocab, MAX_LEN)
+            theirs = DataLoader(on_cpu, settings.batch_size, shuffle=True, collate_fn=pad_trim(data.pad_id, device))
+            skeleton = Skeleton(data.vocab, MAX_LEN, settings.blocks).to(device)
             rows.append(measure("skeleton", skeleton, theirs, settings.lr, pipeline))
     print_table(rows)
     write_result("gpu", {"gpu": torch.cuda.get_device_name(), "rows": rows})

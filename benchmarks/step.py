@@ -93,7 +93,8 @@ def main():
     parser.add_argument("--batches", type=int, default=8)
     args = parser.parse_args()
     keep_freed_memory()  # for all
-    _, _, _, loader, _, _, vocab, _ = load_imdb_data(source=find_source(args.data_dir), cache_dir=args.cache_dir)
+    data = load_imdb_data(source=find_source(args.data_dir), cache_dir=args.cache_dir)
+    loader, vocab = data.train_loader, data.vocab
     chosen = set(np.linspace(0, len(loader) - 1, args.batches).astype(int))
     batches = [batch for i, batch in enumerate(loader) if i in chosen]
     rows = []

@@ -3,12 +3,16 @@
 The report is then built without the reviews.
 """
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 
 from helpers.data.archive import read_files
 from helpers.data.text import LINE_BREAK
+from helpers.evaluate import compute_test_metrics
+from helpers.files import write_text
 from helpers.inference.explain import attention_weights
 from helpers.inference.predictor import as_reviews
 
@@ -19,51 +23,80 @@ EXAMPLE_TOKENS = 100  # longest review that is shown as an example
 EXAMPLE_WORDS = 40  # words that are shown of it
 
 
-def analyse(predictor, train_set, valid_set, test_set, source, logits):
+def store_model(predictor, data, source, logits, folder):
+    """Calibrate a network, write `model.pt` and `analysis.json`, and return calibration and test metrics, a dict.
+
+    Args:
+        predictor: a `Predictor` with the trained network.
+        data, source, logits: as in `analyse`.
+        folder: folder of the run.
+    """
+    predictor.calibrate(data.valid_set.reviews)
+    test_metrics = compute_test_metrics(predictor, data.test_set, logits)
+    analysis = analyse(predictor, data, source, logits)
+    write_text(folder / "analysis.json", json.dumps(analysis, indent=1, ensure_ascii=False) + "\n")
+    predictor.save(folder / "model.pt")
+    return {"calibration": predictor.calibration, "test": test_metrics}
+
+
+def remove_model(folder):
+    """Delete what `store_model` wrote in an earlier run of this name."""
+    for name in ("model.pt", "analysis.json"):
+        Path(folder, name).unlink(missing_ok=True)
+
+
+def analyse(predictor, data, source, logits):
     """Return what the report tells of a network besides its metrics, as a dict of JSON types.
 
     Args:
         predictor: the trained and calibrated `Predictor`. Its vocabulary still has GloVe's vectors.
-        train_set, valid_set, test_set: the `batches.ReviewSet`s of `load_imdb_data`.
-        source: the archive or the folder that they were read from.
-        logits: the network's own logits of `test_set`, (reviews,).
+        data: the `pipeline.ImdbData` of the run.
+        source: the archive or the folder that the data were read from.
+        logits: the network's own logits of the test reviews, (reviews,).
     """
-    reviews = test_set.reviews
+    reviews = data.test_set.reviews
     probabilities = predictor.calibrated(logits, reviews).sigmoid().numpy()
-    names, texts = read_test_reviews(source)
+    names, texts = read_test_reviews(source, len(reviews.labels))
     stars = np.array([int(re.search(r"_(\d+)\.txt$", name)[1]) for name in names])
     lengths = np.diff(reviews.starts)
     wrong = (logits.cpu().numpy() > 0) != (reviews.labels == 1)
+    examples = confident_errors(texts, wrong, lengths, stars, reviews.labels, probabilities)
     return {
-        "data": describe_data(train_set.reviews, valid_set.reviews, reviews, predictor.vocab),
+        "data": describe_data(data.train_set.reviews, data.valid_set.reviews, reviews, predictor.vocab),
         "error_by_stars": error_by_stars(wrong, stars),
         "error_by_length": error_by_length(wrong, lengths),
         "examples_of_at_most": EXAMPLE_TOKENS,
-        "examples": confident_errors(texts, wrong, lengths, stars, reviews.labels, probabilities),
+        "examples": examples,
         "attention": [describe_attention(predictor, sentence) for sentence in SENTENCES]}
 
 
-def read_test_reviews(source):
-    """Return the names and the texts of the test reviews, sorted by name as `reviews.read_reviews` sorts them."""
+def read_test_reviews(source, number):
+    """Return the names and the texts of the `number` test reviews, sorted by name as `reviews.read_reviews` does.
+
+    The loaded reviews hold neither ratings nor texts. Reading stops after the last test review; in the archive of
+    IMDB, three quarters of the reviews are behind it.
+    """
     files = {}
     for name, content in read_files(source, {"test/neg", "test/pos"}):
         if name.startswith("test/") and "/urls_" not in name:
             files[name] = content.decode(errors="replace")
+            if len(files) == number:
+                break
     names = sorted(files)
     return names, [files[name] for name in names]
 
 
 def describe_data(train, valid, test, vocab):
     """Return the sizes of the data: training, validation and test `reviews.Reviews`, and the vocabulary."""
-    lengths = np.concatenate([np.diff(reviews.starts) for reviews in (train, valid, test)])
-    movies = np.concatenate([train.movies, valid.movies])
+    sizes = {"train": len(train.labels), "valid": len(valid.labels), "test": len(test.labels)}
     has_vector = (vocab.vectors != 0).any(dim=1)
-    return {
-        "train": len(train.labels), "valid": len(valid.labels), "test": len(test.labels),
-        "words": len(vocab), "in_glove": has_vector.double().mean().item(),
-        "movies": len(np.unique(movies)), "most_reviews_of_a_movie": int(np.bincount(movies).max()),
-        "movies_in_both": len(np.intersect1d(movies, test.movies)),
-        "median_tokens": int(np.median(lengths)), "p95_tokens": int(np.quantile(lengths, 0.95))}
+    words = {"words": len(vocab), "in_glove": has_vector.double().mean().item()}
+    numbers = np.concatenate([train.movies, valid.movies])
+    movies = {"movies": len(np.unique(numbers)), "most_reviews_of_a_movie": int(np.bincount(numbers).max()),
+              "movies_in_both": len(np.intersect1d(numbers, test.movies))}
+    lengths = np.concatenate([np.diff(reviews.starts) for reviews in (train, valid, test)])
+    tokens = {"median_tokens": int(np.median(lengths)), "p95_tokens": int(np.quantile(lengths, 0.95))}
+    return sizes | words | movies | tokens
 
 
 def error_by_stars(wrong, stars):

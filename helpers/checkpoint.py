@@ -1,10 +1,56 @@
 """Save and continue interrupted runs: `checkpoint.pt` holds everything that the next epochs depend on."""
 
+import hashlib
+
 import numpy as np
 import torch
 
 from helpers.cli import UserError
-from helpers.files import read_torch, write_torch
+from helpers.files import file_digest, read_torch, write_torch
+
+
+def refuse_to_lose(folder, resume, overwrite):
+    """Raise UserError if a new run would lose an interrupted one, or if the run to be resumed is finished.
+
+    Args:
+        folder: folder of the run. `checkpoint.pt` is there from the first epoch until the run is finished.
+        resume, overwrite: whether the user gave `--resume`, `--overwrite`.
+    """
+    is_interrupted = (folder / "checkpoint.pt").exists()
+    if is_interrupted and not (resume or overwrite):
+        raise UserError(f"{folder} holds an interrupted run; use --resume to continue it, or --overwrite to start a "
+                        "new run in its place.")
+    if resume and not is_interrupted and (folder / "metrics.json").exists():
+        raise UserError(f"the run in {folder} is finished; leave out --resume to train again, which overwrites its "
+                        "results, or choose another --name.")
+
+
+def data_digest(reviews, is_train):
+    """Return a digest of the texts and labels of `reviews.Reviews`, and of the choice of training reviews (reviews,).
+
+    It depends neither on the packing of the archive nor on the versions of libraries, unless they change the tokens.
+    """
+    order = np.argsort(reviews.words)  # the numbers of the words depend on the order of the files in the archive
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(len(order), dtype=np.int32)
+    digest = hashlib.sha256("\0".join(sorted(reviews.words)).encode())
+    for array in (number[reviews.tokens], reviews.starts, reviews.labels, reviews.movies, reviews.test, is_train):
+        digest.update(array)
+    return digest.hexdigest()
+
+
+def identity_of_run(metrics, device, vocab, data):
+    """Return what must be equal for a run to continue another: a dict from names to JSON values.
+
+    Args:
+        metrics: settings, seed and other network, as in `metrics.json`.
+        device: a torch device.
+        vocab: a `torchtext.vocab.Vocab`.
+        data: the `data_digest`.
+    """
+    return metrics["settings"] | {
+        "models": metrics["models"] and file_digest(metrics["models"]), "seed": metrics["seed"], "device": device.type,
+        "data": data, "vocabulary": hashlib.sha256("\0".join(vocab.itos).encode()).hexdigest()}
 
 
 class Checkpoint:
@@ -30,7 +76,7 @@ class Checkpoint:
         write_torch(self.path, saved)
 
     def start(self, resume):
-        """Restore what was saved if `resume` is true; print what is continued or discarded.
+        """Restore what was saved if `resume` is true.
 
         Returns:
             the metrics of the epochs so far (a list), and their total time in seconds.
@@ -38,14 +84,12 @@ class Checkpoint:
         Raises:
             UserError: the file is damaged or belongs to another run.
         """
-        if not self.path.exists():
-            if resume:
-                print(f"found no interrupted run in {self.path.parent}; starting a new one")
-            return [], 0.0
         if not resume:
-            print(f"starting over; use --resume to continue the interrupted run in {self.path.parent}")
             return [], 0.0
-        again = "leave out --resume to start over"
+        if not self.path.exists():
+            print(f"found no interrupted run in {self.path.parent}; starting a new one")
+            return [], 0.0
+        again = "replace --resume by --overwrite to start a new run"
         try:
             saved = read_torch(self.path)
             identity = saved["identity"]

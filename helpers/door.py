@@ -2,6 +2,9 @@
 
 from helpers.cli import UserError
 from helpers.pipeline import Pipeline
+from helpers.solution import SolutionPipeline
+
+BONUS_PRESETS = ["bonus", "bonus-unsup"]  # their settings are in helpers/bonus/pipeline.py
 
 
 def load_bonus():
@@ -14,6 +17,13 @@ def load_bonus():
     return bonus
 
 
-def make_pipeline(settings):
-    """Return the pipeline for the settings of a run, a dict. `settings["bonus"]` is None for the exercise."""
+def make_pipeline(settings, models=None):
+    """Return the pipeline of a run.
+
+    Args:
+        settings: a dict as in `metrics.json`. `settings["bonus"]` is None for the exercise.
+        models: path of another `models.py`, or None.
+    """
+    if models:
+        return SolutionPipeline(settings, models)
     return load_bonus().BonusPipeline(settings) if settings["bonus"] else Pipeline(settings)

@@ -6,17 +6,18 @@
 if __name__ == "__main__":
     raise SystemExit("error: this file is not a script; run python sentiment_analysis.py evaluate")
 
+import math
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from helpers.cli import Parser, UserError, add_data_options
+from helpers.cli import Parser, UserError, add_data_options, user_path
 from helpers.data.archive import SAMPLE_DIR, SAMPLE_NOTICE, expected_digest, find_source
 from helpers.data.batches import BucketLoader, predict_logits
 from helpers.data.reviews import load_reviews, select
 from helpers.inference.predictor import Predictor
-from helpers.runtime import choose_device
+from helpers.runtime import choose_device, refuse_memory_errors
 
 
 def compute_metrics(logits, labels):
@@ -49,11 +50,19 @@ def compute_test_metrics(predictor, test_set, logits):
     return metrics
 
 
-def print_epoch(epoch, metrics):
-    """Print one line for an epoch; `metrics` is an item of `metrics["epochs"]`."""
-    print(f"epoch {epoch:2d}  train loss {metrics['train_loss']:.4f}  valid loss {metrics['valid_loss']:.4f}  "
-          f"valid accuracy {metrics['valid_accuracy']:.2%}  {metrics['seconds']:6.1f} s  "
-          f"{metrics['tokens_per_second']:9,} tokens/s")
+def check_finite(loss, place):
+    """Return the loss. Raises UserError if it is not a finite number."""
+    if not math.isfinite(loss):
+        raise UserError(f"the loss became {loss} in {place}; try a smaller --lr.")
+    return loss
+
+
+def print_epoch(metrics):
+    """Print one line for the last epoch; `metrics` is a dict as in `metrics.json`."""
+    epoch = metrics["epochs"][-1]
+    losses = f"train loss {epoch['train_loss']:.4f}  valid loss {epoch['valid_loss']:.4f}"
+    speed = f"{epoch['seconds']:6.1f} s  {epoch['tokens_per_second']:9,} tokens/s"
+    print(f"epoch {len(metrics['epochs']):2d}  {losses}  valid accuracy {epoch['valid_accuracy']:.2%}  {speed}")
 
 
 def print_test(metrics, data):
@@ -68,8 +77,8 @@ def print_test(metrics, data):
 def print_results(folder, metrics):
     """Print accuracy, confusion matrix and the folder of the files. The last line says if the sample replaced IMDB."""
     print_test(metrics["test"], metrics["data"])
-    files = "metrics.json and loss.png" if metrics["models"] else "metrics.json, loss.png and model.pt"
-    print(f"{metrics['seconds']:.0f} s; {files} are in {folder}")
+    files = [name for name in ("metrics.json", "loss.png", "model.pt") if Path(folder, name).is_file()]
+    print(f"{metrics['seconds']:.0f} s; results are in {folder}: {', '.join(files)}")
     if metrics["models"]:
         print(f"This run trained the network in {metrics['models']}.")
     if metrics["settings"]["handout_data"] and not metrics["models"]:
@@ -90,14 +99,13 @@ def print_details(metrics):
     print("accuracy (calibration error) on excerpts: " + ", ".join(columns))
 
 
+@refuse_memory_errors("close other programs, or use --device cpu if the memory of the GPU is full")
 def main(argv):
     parser = Parser(prog="sentiment_analysis.py evaluate", description="Print the test metrics of a finished run.")
-    parser.add_argument("--run", required=True, help="folder of the run")
+    parser.add_argument("--run", type=user_path, required=True, help="folder of the run, or a file in it")
     add_data_options(parser)
     args = parser.parse_args(argv)
-    if not Path(args.run, "model.pt").exists():
-        raise UserError(f"{args.run} has no model.pt; give the folder of a finished run (--models writes none).")
-    predictor = Predictor.load(Path(args.run, "model.pt"), choose_device(args.device))
+    predictor = Predictor.load(args.run, choose_device(args.device))
     source = SAMPLE_DIR if predictor.data == "SAMPLE" else find_source(args.data_dir)
     reviews = load_reviews(source, args.cache_dir, predictor.pipeline.parts, expected_digest(source))
     test_set = predictor.pipeline.review_set(select(reviews, reviews.test), predictor.vocab, predictor.device)

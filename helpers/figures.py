@@ -4,11 +4,16 @@ Each function returns the bytes of a PNG or an SVG file. The result depends only
 settings of matplotlib, and not on the date.
 """
 
+import contextlib
+import importlib.util
 import io
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from helpers.cli import note
 from helpers.files import whole_file
 
 # matplotlib is imported inside the functions: it takes half a second, and most commands draw nothing.
@@ -19,14 +24,45 @@ MIN_TEXTS = 100  # a point of the reliability diagram needs so many texts
 DASHES = {"5": "dotted", "10": "dashdot", "20": "dashed", "50": (0, (1, 1)), "all": "solid"}  # by tokens of a text
 
 
+def import_matplotlib():
+    """Import and return matplotlib. If the user's settings make that fail, import it without them.
+
+    It fails if MPLBACKEND names an unknown backend, which a notebook passes on to its commands, and if a file
+    `matplotlibrc` is not UTF-8.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise
+    except Exception:
+        matplotlib = import_with_defaults()
+    return matplotlib
+
+
+def import_with_defaults():
+    """Import and return matplotlib without MPLBACKEND, and with its own `matplotlibrc`."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        del sys.modules[name]  # half imported
+    folder = Path(importlib.util.find_spec("matplotlib").origin).parent
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        with contextlib.chdir(folder / "mpl-data"):  # it reads the `matplotlibrc` of the current folder first
+            import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
+
+
 def style(format):
     """Return a context manager that replaces the user's settings of matplotlib."""
-    import matplotlib.style
-
+    matplotlib = import_matplotlib()
     points = POINTS[format]
-    return matplotlib.style.context(["default", {
-        "font.size": points, "axes.titlesize": points * 1.1, "legend.fontsize": points, "axes.linewidth": 0.6,
-        "svg.hashsalt": "figure"}])  # ids in an SVG are random without a salt
+    settings = dict(matplotlib.rcParamsDefault)
+    del settings["backend"]  # setting it imports pyplot, which looks for a display
+    settings |= {"font.size": points, "axes.titlesize": points * 1.1, "legend.fontsize": points,
+                 "axes.linewidth": 0.6, "svg.hashsalt": "figure"}  # ids in an SVG are random without a salt
+    return matplotlib.rc_context(settings)
 
 
 def new_figure(size):
@@ -41,6 +77,11 @@ def to_bytes(figure, format):
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, dpi=200, metadata={"Date": None} if format == "svg" else None)
     return buffer.getvalue()
+
+
+def losses_of(metrics, name):
+    """Return "train_loss" or "valid_loss" of each epoch of a run, a list."""
+    return [epoch[name] for epoch in metrics["epochs"]]
 
 
 def draw_losses(runs, format="svg", title=None, size=(3.4, 2.1)):
@@ -58,7 +99,7 @@ def draw_losses(runs, format="svg", title=None, size=(3.4, 2.1)):
         epochs = range(1, len(runs[0]["epochs"]) + 1)
         step = -(-len(epochs) // MOST_TICKS)  # rounded up
         for name, label, line in (("train_loss", "training", "o-"), ("valid_loss", "validation", "s--")):
-            losses = np.array([[epoch[name] for epoch in run["epochs"]] for run in runs])  # (runs, epochs)
+            losses = np.array([losses_of(run, name) for run in runs])  # (runs, epochs)
             (mean,) = axes.plot(epochs, losses.mean(axis=0), line, label=label, linewidth=1.2, markersize=3.5)
             if len(runs) > 1:
                 axes.plot(epochs, losses.T, color=mean.get_color(), linewidth=0.5, alpha=0.6)
@@ -69,13 +110,27 @@ def draw_losses(runs, format="svg", title=None, size=(3.4, 2.1)):
 
 
 def plot_run(metrics, path):
-    """Write the losses of a run as a PNG file. Its title tells the data and the test accuracy."""
+    """Write the losses of a run as a PNG file. Its title tells the data and the test accuracy.
+
+    If that fails, print a note: a picture is not worth a training.
+    """
+    try:
+        data = draw_run(metrics)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
+    except Exception as error:  # matplotlib can fail in many ways
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        note(f"{path} could not be drawn ({reason}); the other results are complete.")
+        with contextlib.suppress(OSError):
+            path.unlink()  # the plot of an earlier run with this name
+
+
+def draw_run(metrics):
+    """Return the losses of a run as the bytes of a PNG file. Its title tells the data and the test accuracy."""
     title = f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.1%}".replace("%", " %")
     if metrics.get("models"):
         title = f"{Path(metrics['models']).name} on {title}"
-    data = draw_losses([metrics], "png", title, size=(6, 3.75))
-    with whole_file(path) as temporary:
-        temporary.write_bytes(data)
+    return draw_losses([metrics], "png", title, size=(6, 3.75))
 
 
 def draw_attention(words, weights, format="svg"):

@@ -17,6 +17,10 @@ from helpers.cli import UserError
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "5000"
 
+# How torch and its libraries say in a RuntimeError that the memory is full, in lower case.
+FULL_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+               "alloc_failed", "bad_alloc")
+
 
 def keep_freed_memory():
     """Tell glibc to keep freed memory, because each training step needs blocks of the same size again.
@@ -38,6 +42,29 @@ def choose_device(name):
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("this machine has no CUDA device; leave out --device, or use a machine with a GPU.")
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def refuse_memory_errors(remedy="use a smaller --batch-size or --max-len"):
+    """Raise UserError in place of any error which says that the memory of the CPU or GPU is full.
+
+    Args:
+        remedy: what the user can do, the end of the sentence.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # all errors of torch are RuntimeErrors
+        if not is_memory_error(error):
+            raise
+        raise UserError(f"there is not enough memory; {remedy}.") from error
+
+
+def is_memory_error(error):
+    """Return whether an error says that the memory of the CPU or GPU is full."""
+    if isinstance(error, MemoryError):
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in message for words in FULL_MEMORY)
 
 
 def describe_machine(device):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from helpers.cli import UserError
 from helpers.data.batches import ReviewSet
 from helpers.pipeline import Pipeline
+from helpers.runtime import is_memory_error
 
 LAYERS = ("MySelfAttention", "MyLayerNorm")
 
@@ -89,6 +90,8 @@ class OneOutput(nn.Module):
         try:
             logits = self.model(ids)
         except Exception as error:
+            if is_memory_error(error):
+                raise
             raise UserError(f"{self.path}: the network fails on ids of shape {tuple(ids.shape)} "
                             f"({describe(error)}); correct it and run again.") from error
         if not isinstance(logits, torch.Tensor) or logits.numel() != len(ids):

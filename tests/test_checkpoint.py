@@ -1,9 +1,11 @@
 """Interrupted runs continue as if they had not stopped; checkpoints of other runs are refused."""
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -15,9 +17,10 @@ import pytest
 import torch
 
 import sentiment_analysis
-from helpers.checkpoint import Checkpoint
+from helpers.checkpoint import Checkpoint, data_digest
 from helpers.cli import UserError, run_command
 from helpers.data import archive
+from helpers.data.reviews import read_reviews
 from helpers.files import read_torch, write_torch
 from tests.toy import RESULTS, labelled_digest, read_json, train_toy, without_times, write_archive_folder
 
@@ -33,7 +36,8 @@ def train(data, tmp_path, capsys):
     """A function that trains the run "mine"; returns metrics without times, weights, and standard output."""
     def train(*options):
         capsys.readouterr()
-        folder = train_toy(data, tmp_path, "mine", "--epochs", "6", *options)
+        epochs = [] if "--epochs" in options else ["--epochs", "6"]
+        folder = train_toy(data, tmp_path, "mine", *epochs, *options)
         return metrics_of(folder), torch.load(folder / "model.pt")["state"], capsys.readouterr().out
     return train
 
@@ -71,13 +75,11 @@ def interrupted(train, tmp_path):
 
 
 @pytest.mark.parametrize("options", [[], ["--preset", "bonus", "--blocks", "2"]])
-def test_resumed_run_ends_as_the_uninterrupted_one(train, interrupted, capsys, options):
+def test_resumed_run_ends_as_the_uninterrupted_one(train, interrupted, options):
     interrupted(2, *options)
-    metrics, state, out = train(*options)
-    assert "use --resume to continue" in out
+    metrics, state, out = train(*options, "--overwrite")
     assert sum(line.startswith("epoch") for line in out.splitlines()) == 6
-    interrupted(3, *options, "--resume")
-    assert "no interrupted run" in capsys.readouterr().out
+    interrupted(3, *options)
     path = interrupted(6, *options, "--resume")
     saved = read_torch(path)
     write_torch(path, saved | {"seconds": saved["seconds"] + 1e6})
@@ -116,6 +118,80 @@ def test_checkpoint_of_another_run_is_refused_and_kept(train, interrupted, monke
     with pytest.raises(UserError, match=difference):
         train(*options, "--resume")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("files", "options", "words"), [
+    ([], [], None), ([], ["--resume"], None), ([], ["--overwrite"], None),
+    (["checkpoint.pt"], [], "--resume .*--overwrite"), (["checkpoint.pt"], ["--resume"], None),
+    (["checkpoint.pt"], ["--overwrite"], None), (["checkpoint.pt"], ["--resume", "--overwrite"], "not allowed"),
+    (["metrics.json"], [], None), (["metrics.json"], ["--resume"], "finished"),
+    (["metrics.json"], ["--overwrite"], None),
+    (["checkpoint.pt", "metrics.json"], [], "--resume .*--overwrite"),
+    (["checkpoint.pt", "metrics.json"], ["--resume"], None)])
+def test_no_run_is_lost_by_mistake(call, data, tmp_path, monkeypatch, files, options, words):
+    """Of an interrupted run, there is a checkpoint; of a finished one, there is only metrics.json."""
+    trained = []
+    monkeypatch.setattr(sentiment_analysis, "train", lambda *args: trained.append(args[-1]))
+    (tmp_path / "mine").mkdir()
+    for name in files:
+        (tmp_path / "mine" / name).write_text(name)
+    code, _, err = call("--data-dir", data, "--runs-dir", tmp_path, "--name", "mine", *options)
+    assert trained == ([] if words else ["--resume" in options])
+    assert code == (2 if words else 0)
+    assert re.search(words or "^$", err)
+    assert all((tmp_path / "mine" / name).read_text() == name for name in files)
+
+
+def test_resuming_nothing_starts_a_run(tmp_path, capsys):
+    assert Checkpoint(tmp_path / "checkpoint.pt", {}).start(resume=True) == ([], 0.0)
+    assert "no interrupted run" in capsys.readouterr().out
+
+
+def swapped(array, places):
+    array = array.copy()
+    array[places] = array[places[::-1]]
+    return array
+
+
+CHANGES = {  # none of them changes the vocabulary
+    "order of words": lambda old: {"tokens": swapped(old.tokens, [0, 1])},
+    "unknown word": lambda old: {"words": [f"{word}x" if word.startswith("film1") else word for word in old.words]},
+    "ends of reviews": lambda old: {"starts": old.starts + (np.arange(len(old.starts)) == 1)},
+    "labels": lambda old: {"labels": swapped(old.labels, [0, -1])},
+    "films": lambda old: {"movies": swapped(old.movies, [0, -1])},
+    "test reviews": lambda old: {"test": ~old.test}}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_digest_of_the_data_notices(data, change):
+    reviews = read_reviews(data / "aclImdb")
+    is_train = ~reviews.test
+    other = dataclasses.replace(reviews, **CHANGES[change](reviews))
+    assert data_digest(other, is_train) != data_digest(reviews, is_train)
+
+
+def test_digest_of_the_data_notices_the_split_but_not_the_packing(toy_folder, toy_archive):
+    folder, archive = read_reviews(toy_folder), read_reviews(toy_archive)
+    mixed = np.random.default_rng(0).permutation(len(folder.words))  # as if the files were read in another order
+    renumbered = dataclasses.replace(folder, words=[folder.words[i] for i in mixed],
+                                     tokens=np.argsort(mixed).astype(np.int32)[folder.tokens])
+    digest = data_digest(folder, ~folder.test)
+    assert data_digest(archive, ~archive.test) == data_digest(renumbered, ~folder.test) == digest
+    assert data_digest(folder, folder.test) != digest
+
+
+def test_checkpoint_of_other_tokens_is_refused(train, interrupted, monkeypatch):
+    """Another version of spaCy, for example, gives other tokens, but may give the same vocabulary."""
+    load = sentiment_analysis.load_reviews
+
+    def load_other(*args):
+        reviews = load(*args)
+        return dataclasses.replace(reviews, **CHANGES["order of words"](reviews))
+
+    interrupted(3)
+    monkeypatch.setattr(sentiment_analysis, "load_reviews", load_other)
+    with pytest.raises(UserError, match=r"\(data \w+ instead of \w+\).*--overwrite"):
+        train("--resume")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", None], ids=["empty", "html", "truncated"])
@@ -202,7 +278,7 @@ def test_two_processes_at_once_and_ctrl_c(fork, data, tmp_path, capfd):
     os.kill(first, signal.SIGINT)
     assert end(first) == 130
     assert os.listdir(runs / "mine") == ["checkpoint.pt"]
-    assert end(fork("mine")) == 0
+    assert end(fork("mine", "--overwrite")) == 0
     assert all(metrics_of(runs / name) == whole for name in ("one", "two", "mine"))
     assert len(list((tmp_path / "cache").iterdir())) == 4, "tokens, n-grams, two regions, and nothing else"
     err = capfd.readouterr().err

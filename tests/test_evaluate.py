@@ -38,15 +38,15 @@ def test_accuracy_is_also_computed_without_duplicates(data):
     assert metrics["accuracy_without_duplicates"] == pytest.approx((sum(correct) - sum(correct[::3])) / 40)
 
 
-@pytest.mark.parametrize("preset", ["required", "bonus", "bonus-unsup"])
-def test_presets_learn_and_evaluate_prints_the_metrics_of_the_training(call, capsys, data, tmp_path, preset):
+@pytest.mark.parametrize(("preset", "file"), [("required", ""), ("bonus", "model.pt"), ("bonus-unsup", "loss.png")])
+def test_presets_learn_and_evaluate_prints_the_metrics_of_the_training(call, capsys, data, tmp_path, preset, file):
     where = "--data-dir", data, "--cache-dir", data / "cache"
     code, trained, _ = call(*where, "--runs-dir", tmp_path, *QUICK, "--preset", preset, "--blocks", 2, "--epochs", 4)
     metrics = read_json(tmp_path / preset / "metrics.json")
     bonus = metrics["settings"]["bonus"]
     assert (code, bonus and bonus["unlabelled"]) == (0, {"bonus": False, "bonus-unsup": True}.get(preset))
     assert metrics["test"]["accuracy"] > 0.9
-    evaluated = call("evaluate", "--run", tmp_path / preset, *where)
+    evaluated = call("evaluate", "--run", tmp_path / preset / file, *where)
     evaluate.print_test(metrics["test"], "IMDB")
     summary = capsys.readouterr().out
     evaluate.print_details(metrics["test"])

@@ -1,7 +1,7 @@
 """Figures depend on their arguments alone; the analysis of a run holds what the report shows."""
 
+import hashlib
 import json
-import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 from torchtext.vocab import Vocab
 
-from helpers import analysis
+from helpers import analysis, figures
 from helpers.figures import draw_attention, draw_losses, draw_reliability, plot_run
 from tests.made_up import make_metrics
-from tests.toy import read_json, run_python, train_toy
+from tests.toy import ROOT, read_json, run_python, train_toy
 
 RUNS = [make_metrics(42), make_metrics(43, valid_losses=[0.6, 0.5, 0.4, 0.5, 0.6])]
 DIAGRAM = {"5": [[200, 0.6, 0.55], [150, 0.9, 0.7], [99, 0.95, 0.1]], "all": [[50, 0.6, 0.5]]}
@@ -31,20 +31,49 @@ def test_drawing_is_the_same_whatever_the_settings_of_matplotlib(name):
     svg, png = draw("svg"), draw("png")
     assert svg.startswith(b"<?xml")
     assert png.startswith(b"\x89PNG")
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.hashsalt": None, "savefig.dpi": 20}):
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.hashsalt": None, "savefig.dpi": 20,
+                                "text.usetex": True, "font.family": "no such font", "savefig.bbox": "tight"}):
         assert (draw("svg"), draw("png")) == (svg, png)
+    assert dict(matplotlib.rcParams) == before
 
 
-def test_drawing_needs_no_pyplot():
-    code = ("from helpers.figures import draw_attention; import sys; draw_attention(['a'], [[1]]); "
-            "raise SystemExit('matplotlib.pyplot' in sys.modules)")
-    assert run_python("-c", code, MPLBACKEND="tkagg")[0] == 0
+@pytest.mark.parametrize(("backend", "matplotlibrc"), [
+    ("tkagg", b"text.usetex: True"), ("module://no_such_module", b"no colon"), ("no_such_backend", b"\xff\xfe")])
+def test_drawing_needs_no_pyplot_and_no_settings(tmp_path, backend, matplotlibrc):
+    (tmp_path / "matplotlibrc").write_bytes(matplotlibrc)
+    code = ("from helpers.figures import draw_attention; import sys; figure = draw_attention(['a'], [[1]]); "
+            "print(hashlib.sha256(figure).hexdigest(), 'matplotlib.pyplot' in sys.modules, os.environ['MPLBACKEND'])")
+    found = run_python("-c", "import hashlib, os; " + code, cwd=tmp_path, PYTHONPATH=str(ROOT), MPLBACKEND=backend)
+    expected = hashlib.sha256(draw_attention(["a"], [[1]])).hexdigest()
+    assert found[:2] == (0, f"{expected} False {backend}\n")
 
 
 def test_plot_of_a_run_is_a_png(tmp_path):
     plot_run(RUNS[0], tmp_path / "loss.png")
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
-    assert "pyplot" in sys.modules or (tmp_path / "loss.png").stat().st_size > 1000
+    assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("error", [
+    ImportError("no display"), RuntimeError("latex\nwas not found"), KeyError(), OSError()])
+def test_plot_that_cannot_be_drawn_is_a_note(tmp_path, monkeypatch, capsys, error):
+    def fail(*args, **options):
+        raise error
+
+    (tmp_path / "loss.png").write_text("of an earlier run")
+    monkeypatch.setattr(figures, "draw_losses", fail)
+    plot_run(RUNS[0], tmp_path / "loss.png")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {tmp_path / 'loss.png'} could not be drawn (")
+    assert not list(tmp_path.iterdir())
+
+
+def test_plot_that_cannot_be_written_is_a_note(tmp_path, capsys):
+    (tmp_path / "loss.png").mkdir()
+    plot_run(RUNS[0], tmp_path / "loss.png")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 
 def test_errors_by_stars_and_by_length():
@@ -62,6 +91,19 @@ def test_most_confident_errors_are_short_and_cut():
                                          np.array([0.9, 0.2, 0.1, 0.0]))
     assert [(one["label"], one["stars"], one["tokens"]) for one in examples] == [(0, 1, 50), (1, 10, 90)]
     assert [one["text"] for one in examples] == ["so good it hurts", "word " * analysis.EXAMPLE_WORDS + "…"]
+
+
+def test_reading_stops_after_the_last_test_review(monkeypatch):
+    def read_files(source, parts):
+        yield "test/urls_pos.txt", b"http"
+        yield "test/pos/1_9.txt", b"good"
+        yield "test/neg/0_2.txt", b"bad"
+        raise AssertionError("read on")
+
+    monkeypatch.setattr(analysis, "read_files", read_files)
+    names, texts = analysis.read_test_reviews("source", 2)
+    assert dict(zip(names, texts, strict=True)) == {"test/neg/0_2.txt": "bad", "test/pos/1_9.txt": "good"}
+    assert names == sorted(names)
 
 
 def test_figures_of_the_data():

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,13 +18,14 @@ import torch
 from torchtext.vocab import Vocab
 
 import sentiment_analysis
-from helpers import evaluate
+from helpers import evaluate, figures
 from helpers.bonus import BonusSettings
 from helpers.data import archive
 from helpers.data.archive import SAMPLE_DIR
 from helpers.data.vocab import add_glove
 from helpers.inference.predictor import MODEL
-from sentiment_analysis import REQUIRED, SAMPLE, Settings, load_imdb_data, preset, set_seed
+from models import MyTransformer
+from sentiment_analysis import REQUIRED, SAMPLE, Settings, load_imdb_data, preset, set_seed, train
 from tests.toy import (
     QUICK,
     RESULTS,
@@ -46,7 +48,7 @@ def run(data, tmp_path_factory):
 
 @pytest.fixture
 def started(monkeypatch):
-    """A list of the arguments (settings, source, folder, args) of `train`, which only records them."""
+    """A list of the arguments of each call of `train`, which only records them."""
     started = []
     monkeypatch.setattr(sentiment_analysis, "train", lambda *args: started.append(args))
     return started
@@ -93,6 +95,52 @@ def test_two_runs_give_identical_metrics_and_another_seed_others(run, data, tmp_
     assert all(other["epochs"][0][loss] != first["epochs"][0][loss] for loss in ("train_loss", "valid_loss"))
 
 
+def test_training_from_python_reports_each_epoch(data, tmp_path, capsys):
+    seen = []
+
+    def on_epoch(metrics):
+        seen.append(list(metrics["epochs"]))
+
+    settings = replace(REQUIRED, epochs=2, min_freq=2, max_len=25)
+    metrics = train(settings, data / "aclImdb", tmp_path / "run", data / "cache", on_epoch=on_epoch)
+    assert metrics == read_json(tmp_path / "run" / "metrics.json")
+    assert seen == [metrics["epochs"][:1], metrics["epochs"]]
+    assert "epoch " not in capsys.readouterr().out, "the callback replaces the line"
+
+
+def test_results_stay_if_the_plot_fails(call, data, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(figures, "draw_losses", fail)
+    code, out, err = call("--data-dir", data, "--cache-dir", data / "cache", "--runs-dir", tmp_path, *QUICK)
+    assert (code, files_in(tmp_path)) == (0, ["analysis.json", "metrics.json", "model.pt"])
+    assert "no font" in err
+    assert "loss.png" not in out
+
+
+def test_times_do_not_follow_the_clock_on_the_wall(data, tmp_path, monkeypatch):
+    """It is set back all the time, and the other clocks stand still."""
+    wall = itertools.count(1e9, -3600)
+    monkeypatch.setattr(sentiment_analysis, "time", SimpleNamespace(
+        time=lambda: next(wall), perf_counter=lambda: 5.0, monotonic=lambda: 5.0))
+    metrics = metrics_of(train_toy(data, tmp_path, "still", "--epochs", 1))
+    (epoch,) = metrics["epochs"]
+    assert metrics["seconds"] >= 0
+    assert 0 < epoch["seconds"] < 1
+    assert 0 < epoch["tokens_per_second"] < 1e9
+
+
+@pytest.mark.parametrize("place", ["forward", "load_reviews"])
+def test_full_memory_is_refused_in_one_sentence(call, data, tmp_path, monkeypatch, place):
+    def fail(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(MyTransformer if place == "forward" else sentiment_analysis, place, fail)
+    assert "--batch-size" in refused(*call("--data-dir", data, "--cache-dir", data / "cache", "--runs-dir", tmp_path))
+    assert not files_in(tmp_path)
+
+
 def test_frozen_vectors_stay_glove(data, tmp_path):
     folder = train_toy(data, tmp_path, "frozen", "--freeze", "--epochs", "1", "--blocks", "2")
     saved = torch.load(folder / "model.pt", weights_only=True)
@@ -102,8 +150,10 @@ def test_frozen_vectors_stay_glove(data, tmp_path):
 
 
 def test_load_imdb_data_returns_what_the_skeleton_expects(data, capsys):
-    *sets, train_loader, valid_loader, test_loader, vocab, pad_id = load_imdb_data(
-        replace(REQUIRED, min_freq=2, max_len=25), data / "aclImdb", data / "cache")
+    loaded = load_imdb_data(replace(REQUIRED, min_freq=2, max_len=25), data / "aclImdb", data / "cache")
+    *sets, train_loader, valid_loader, test_loader, vocab, pad_id = loaded
+    assert sets == [loaded.train_set, loaded.valid_set, loaded.test_set]
+    assert (loaded.valid_loader, loaded.vocab, loaded.pad_id) == (valid_loader, vocab, pad_id)
     assert "in GloVe" in capsys.readouterr().out
     assert list(map(len, sets)) == [48, 12, 60]
     assert len(vocab) == vocab.vectors.shape[0]
@@ -159,10 +209,10 @@ def test_seed_is_42_unless_given(arguments, seed):
      "required")])
 def test_options_override_presets(call, started, data, tmp_path, options, settings, name):
     assert call("--data-dir", data, "--runs-dir", tmp_path, *options.split())[0] == 0
-    ((used, source, folder, args),) = started
+    ((used, source, folder, _, device, seed, *_),) = started
     assert used == settings
     assert source == (SAMPLE_DIR if "--sample" in options else data / "aclImdb")
-    assert (folder, args.seed, args.device) == (tmp_path / name, 42, "auto")
+    assert (folder, seed, device) == (tmp_path / name, 42, "auto")
 
 
 def test_help_shows_every_default(call):
@@ -213,8 +263,7 @@ def test_other_data_and_a_missing_gpu_are_refused(call, monkeypatch, tmp_path, o
 
 
 @pytest.mark.parametrize(("name", "finished"), [
-    ("checkpoint.pt", []), ("tokens", []), ("loss.png", ["analysis.json", "checkpoint.pt", "model.pt"]),
-    ("metrics.json", ["analysis.json", "checkpoint.pt", "loss.png", "model.pt"])])
+    ("checkpoint.pt", []), ("tokens", []), ("metrics.json", ["analysis.json", "checkpoint.pt", "model.pt"])])
 def test_full_disk_leaves_no_half_written_file(call, data, tmp_path, monkeypatch, name, finished):
     def replace(source, target):
         if name in target.name:

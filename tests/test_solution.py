@@ -67,6 +67,7 @@ def test_layers_alone_get_the_network_of_the_hand_out(tmp_path):
     ("raise SystemExit", "cannot be imported"), ("def f(:", "SyntaxError"),
     (LAYERS + NETWORK.replace("nn.Linear(max_len, 1)", "nn.Linear(3, 1)"), "fails on ids of shape"),
     (LAYERS + NETWORK.replace("nn.Linear(max_len, 1)", "nn.Linear(max_len, 2)"), "one logit for each"),
+    (LAYERS + NETWORK.replace("return", "torch.empty(10**15); return"), "--batch-size"),
     (LAYERS + NETWORK.replace("(self, vocab, ", "(self, words, "), "cannot be built")])
 def test_file_that_is_no_solution_is_refused(call, tmp_path, source, words):
     if source is not None:

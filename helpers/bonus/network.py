@@ -3,8 +3,26 @@
 import torch
 from torch import nn
 
-from helpers.bonus.regions import Regions
 from models import MyTransformer
+
+
+class Regions(nn.Module):
+    """Project the features of region embeddings to the size of the word vectors.
+
+    Args:
+        embeddings: list of `regions.RegionEmbedding`.
+        d: features of a word vector.
+    """
+
+    def __init__(self, embeddings, d):
+        super().__init__()
+        self.embeddings = nn.ModuleList(embeddings)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(sum(len(embedding.scale) for embedding in embeddings), d, bias=False)
+
+    def forward(self, ids):
+        """Return the projected features: ids (B, T) -> (B, T, d)."""
+        return self.fc(self.dropout(torch.cat([embedding(ids) for embedding in self.embeddings], dim=2)))
 
 
 class BonusTransformer(MyTransformer):

@@ -63,25 +63,6 @@ def sum_regions(x, width):
     return sums[..., 2 * width + 1:, :] - sums[..., :-2 * width - 1, :]
 
 
-class Regions(nn.Module):
-    """Project the features of region embeddings to the size of the word vectors.
-
-    Args:
-        embeddings: list of `RegionEmbedding`.
-        d: features of a word vector.
-    """
-
-    def __init__(self, embeddings, d):
-        super().__init__()
-        self.embeddings = nn.ModuleList(embeddings)
-        self.dropout = nn.Dropout(0.2)
-        self.fc = nn.Linear(FEATURES * len(embeddings), d, bias=False)
-
-    def forward(self, ids):
-        """Return the projected features: ids (B, T) -> (B, T, d)."""
-        return self.fc(self.dropout(torch.cat([embedding(ids) for embedding in self.embeddings], dim=2)))
-
-
 def polarity(reviews, vocab_size, ids):
     """Return how clearly each word distinguishes the labels: from 0.02 (not) to 1 (four standard errors or more), (V,).
 

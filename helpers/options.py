@@ -1,0 +1,28 @@
+"""The options of a training run, besides its settings."""
+
+from helpers.cli import Parser, add_data_options, number, user_path
+
+
+def run_parser(presets, commands):
+    """Return the parser of a training run.
+
+    Args:
+        presets: names of the settings to choose from, with "required" and "sample".
+        commands: names of the other commands, for the help.
+    """
+    parser = Parser(description="Train and test the transformer.", epilog=f"Other commands: {', '.join(commands)}.")
+    add_data_options(parser)
+    parser.add_argument("--preset", choices=presets, default="required",
+                        help="settings, which other options override (default: required, whose settings are the "
+                        "defaults below)")
+    parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
+                        help="train on the 312 invented reviews that come with the project")
+    parser.add_argument("--models", metavar="FILE", type=user_path, help="train the network of another models.py")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed of numpy and torch (default: 42)")
+    interrupted = parser.add_mutually_exclusive_group()
+    interrupted.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    interrupted.add_argument("--overwrite", action="store_true", help="start a new run in place of an interrupted one")
+    parser.add_argument("--runs-dir", type=user_path, default="runs",
+                        help="folder for the results of runs (default: runs)")
+    parser.add_argument("--name", help="name of the run, whose results go to RUNS_DIR/NAME (default: the preset)")
+    return parser
