@@ -16,13 +16,44 @@ class Unreachable(UserError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse` parser that raises UserError instead of printing its usage and exiting."""
+    """An `argparse` parser that raises UserError instead of printing its usage and exiting.
+
+    It refuses an option that is given twice, because `argparse` would ignore the first value without a word. Options
+    that collect their values, such as those with `action="append"`, can be repeated.
+    """
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
+        self.given = {}  # from the attribute of the result to the option that has set it
+        for name in (None, "store", "store_const", "store_true", "store_false"):
+            self.register("action", name, once(self._registry_get("action", name)))
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.given.clear()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
         raise UserError(f"{message} (--help shows all options).")
+
+
+def once(action):
+    """Return a subclass of an `argparse` action that refuses a second option for the same attribute."""
+    class Once(action):
+        def __call__(self, parser, namespace, values, option=None):
+            if option:  # an argument without a name cannot be repeated
+                refuse_second(parser, self.dest, option)
+            super().__call__(parser, namespace, values, option)
+    return Once
+
+
+def refuse_second(parser, attribute, option):
+    """Report an error if an earlier option has set the attribute; otherwise record that `option` sets it."""
+    first = parser.given.get(attribute)
+    if first == option:
+        parser.error(f"{option} is given twice; give it once")
+    if first:
+        parser.error(f"{first} and {option} cannot be combined; give one of them")
+    parser.given[attribute] = option
 
 
 def number(kind, low, high=float("inf")):
@@ -36,11 +67,27 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
+def user_path(text):
+    """Return a path of the command line with `~` replaced by the home folder: an `argparse` type, str -> str.
+
+    The shell does this in `--file ~/x`, but not in `--file=~/x`.
+    """
+    path = os.path.expanduser(text)
+    if not path:
+        raise argparse.ArgumentTypeError("the path is empty")
+    if path.startswith("~"):  # `expanduser` knows no home folder
+        user = path.replace(os.sep, "/").partition("/")[0]
+        raise argparse.ArgumentTypeError(f"{user} is not the home folder of a user; write ./{path} if the file has "
+                                         "that name")
+    return path
+
+
 def add_data_options(parser):
     """Add the options of the commands that read reviews and run a network."""
-    parser.add_argument("--data-dir", help="path to the IMDB archive, to its folder, or to the extracted data "
-                        "(default: .data, where the archive is downloaded)")
-    parser.add_argument("--cache-dir", default=".cache", help="folder for cached results (default: %(default)s)")
+    parser.add_argument("--data-dir", type=user_path, help="path to the IMDB archive, to its folder, or to the "
+                        "extracted data (default: .data, where the archive is downloaded)")
+    parser.add_argument("--cache-dir", type=user_path, default=".cache",
+                        help="folder for cached results (default: %(default)s)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
                         help="device of the network (default: %(default)s)")
 
@@ -106,7 +153,9 @@ def prepare_streams():
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a notebook's streams have no `reconfigure`
-            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows "?"
+            # A terminal that lacks a letter shows "?". A line is written at once, even to a file, so that a run that is
+            # killed leaves its output.
+            stream.reconfigure(errors="replace", line_buffering=True)
 
 
 def stop(message, code):

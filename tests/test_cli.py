@@ -1,11 +1,15 @@
 """Exit codes, error messages, and the parsing of options."""
 
 import errno
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 
 from helpers import cli
+from tests.toy import ROOT
 
 SENTENCE = "the archive is damaged; delete it."
 
@@ -77,3 +81,67 @@ def test_wrong_options_are_user_errors(argv):
     assert vars(parser.parse_args([])) == {"data_dir": None, "cache_dir": ".cache", "device": "auto"}
     with pytest.raises(cli.UserError, match="--help"):
         parser.parse_args(argv)
+
+
+def parser_with_every_kind():
+    """Return a parser with an option of each kind, where -n and --zero share an attribute."""
+    parser = cli.Parser()
+    parser.add_argument("-n", "--number", type=int)
+    parser.add_argument("--zero", dest="number", action="store_const", const=0)
+    parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--sizes", type=int, nargs="+")
+    parser.add_argument("--prefix", action="append")
+    parser.add_argument("texts", nargs="*")
+    one_of = parser.add_argument_group("g").add_mutually_exclusive_group()
+    one_of.add_argument("--model")
+    one_of.add_argument("--weights")
+    return parser
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    ("-n 1 -n 2", "-n is given twice"), ("--number=1 --number 1", "--number is given twice"),
+    ("-n1 --number 2", "-n and --number cannot be combined"), ("--fast --fast", "--fast is given twice"),
+    ("--zero --fast -n 3", "--zero and -n cannot be combined"), ("--sizes 1 2 --sizes 3", "--sizes is given twice"),
+    ("a --model b --model=", "--model is given twice"), ("--model a --weights b", "not allowed with")])
+def test_option_given_twice_is_refused(argv, words):
+    parser = parser_with_every_kind()
+    with pytest.raises(cli.UserError, match=words):
+        parser.parse_args(argv.split())
+
+
+@pytest.mark.parametrize("argv", ["", "--prefix a --prefix b --sizes 1 2 -n 3", "--fast -- a --fast --fast a"])
+def test_options_that_collect_and_texts_can_be_repeated(argv):
+    parser = parser_with_every_kind()
+    first = vars(parser.parse_args(argv.split()))
+    assert vars(parser.parse_args(argv.split())) == first, "the second call starts from nothing"
+    assert first["prefix"] == (["a", "b"] if "--prefix" in argv else None)
+    assert first["texts"] == (["a", "--fast", "--fast", "a"] if "--" in argv.split() else [])
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("~", "/home/me"), ("~/a b/~c", "/home/me/a b/~c"), ("a/~/b", "a/~/b"), ("./~x", "./~x"), ("-", "-"), ("/a", "/a")])
+def test_home_folder_in_a_path(monkeypatch, text, expected):
+    monkeypatch.setenv("HOME", "/home/me")
+    parser = cli.Parser()
+    cli.add_data_options(parser)
+    args = parser.parse_args([f"--data-dir={text}", f"--cache-dir={text}"])
+    assert (args.data_dir, args.cache_dir) == (expected, expected)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("~nobody-of-this-name/x", "~nobody-of-this-name is not"), ("~no-such", "write ./~no-such"), ("", "is empty")])
+def test_path_without_meaning_is_refused(text, words):
+    parser = cli.Parser()
+    parser.add_argument("--out", type=cli.user_path)
+    with pytest.raises(cli.UserError, match=f"--out: .*{words}"):
+        parser.parse_args([f"--out={text}"])
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_line_is_written_before_the_process_is_killed(tmp_path, stream):
+    program = ("import os, signal, sys; from helpers.cli import run_command; run_command(lambda: ("
+               f"print('epoch', file=sys.{stream}), os.kill(os.getpid(), signal.SIGKILL)))")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open(tmp_path / "log", "w") as log:
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, env=environment, **{stream: log})
+    assert (tmp_path / "log").read_text() == "epoch\n"

@@ -86,6 +86,55 @@ def test_notes_on_cut_texts_unknown_words_and_blank_lines(ask, model):
                    "note: the network knows fewer than half of the words: text 6, 8\n")
 
 
+@pytest.mark.parametrize(("ends", "blank"), [
+    ("\r", 0), ("\r\n", 0), ("\n", 0), ("\x0b", 0), ("\x0c", 0), ("\x1e", 0), ("\x85", 0), ("\u2028", 0), ("\n\r", 3)])
+def test_lines_end_as_in_editors(ask, tmp_path, ends, blank):
+    content = "".join(text + ends for text in TEXTS).encode()
+    (tmp_path / "texts.txt").write_bytes(content)
+    _, expected, _ = ask(*TEXTS)
+    note = f"note: skipped blank texts: {blank}\n" * bool(blank)
+    assert ask("--file", tmp_path / "texts.txt") == ask(stdin=content) == (0, expected, note)
+
+
+BAD_TEXTS = {"x" * 1001: "has more than 1,000 characters without a space", "a\0film": "is binary data",
+             "<b></b>": "is empty"}
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD_TEXTS.items(), ids=BAD_TEXTS.values())
+def test_text_without_an_answer_leaves_the_others(ask, bad, reason):
+    texts = [*TEXTS, bad, "a film"]
+    _, expected, notes = ask(*TEXTS, "a film")
+    code, out, err = ask(*texts)
+    assert (code, err) == (0, notes + f"note: no answer, because the text {reason}: text 4\n")
+    lines = out.splitlines()
+    assert lines[:3] + lines[4:] == expected.splitlines()
+    assert (lines[3][:18].strip(), lines[3][18:19]) == ("", bad[0])
+    code, out, err = ask("--json", *texts)
+    empty = dict.fromkeys(["label", "probability", "known"])
+    assert json.loads(out.splitlines()[3]) == {"text": bad, "sure": False, **empty,
+                                               "note": f"no answer, because the text {reason}"}
+
+
+def test_hint_at_file_for_the_name_of_a_file(ask, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("A film\n", encoding="utf-8")
+    code, out, err = ask("A film", "a.txt", "b.txt", ".")
+    assert (code, out.count("\n"), err.count("--file")) == (0, 4, 1)
+    assert "for the content, use --file a.txt\n" in err
+
+
+@pytest.mark.parametrize(("step", "words"), [("logits", "split the input"), ("from_saved", "not enough memory")])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()], ids=type)
+def test_full_memory_is_refused(ask, monkeypatch, model, error, step, words):
+    def fail(*arguments):
+        raise error
+    loaded = Predictor.load(model)
+    if step == "logits":
+        monkeypatch.setattr(Predictor, "load", lambda path: loaded)
+    monkeypatch.setattr(Predictor, step, fail)
+    assert words in refused(*ask("A film"))
+
+
 def test_note_on_a_network_trained_on_the_sample(call, model, tmp_path):
     torch.save(torch.load(model) | {"data": "SAMPLE"}, tmp_path / "model.pt")
     code, _, err = call("predict", "--model", tmp_path / "model.pt", "A film")
@@ -106,11 +155,13 @@ def test_million_words(ask):
 
 
 @pytest.mark.parametrize(("options", "stdin", "word"), [
-    ([""], b"", "text 1 is empty"), (["a film", " \n "], b"", "text 2 is empty"),
+    ([""], b"", "text 1 is empty"), ([" \n ", "\0"], b"", "text 1 is empty"),
     (["<br /><br />"], b"", "text 1 is empty"), ([], b"", "no text"), ([], b"\n \n", "no text"),
     ([], b"a film\n\xff\xfe\x00\n", "line 2 is not UTF-8"), ([], b"a\0film", "text 1 is binary data"),
     (["caf\udce9"], b"", "text 1 is binary data"),
-    (["x" * 1001], b"", "text 1 has 1,001 characters without a space"),
+    (["x" * 1001], b"", "text 1 has more than 1,000 characters without a space"),
+    ([], b"\xff\r\r\x85", "line 1 is not UTF-8"), ([], "a\r\u2028b\x85".encode() + b"\xff", "line 4 is not UTF-8"),
+    (["--file", "a.txt", "--file", "b.txt"], b"", "--file is given twice"), (["--file="], b"", "the path is empty"),
     (["a film", "--file", __file__], b"", "TEXT and --file cannot be combined"),
     (["--out", "o.csv", "--json", "a film"], b"", "--out and --json cannot be combined"),
     (["--file", "nowhere"], b"", "cannot open nowhere: No such file"),

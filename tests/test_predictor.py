@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torchtext.vocab import Vocab
 
 from helpers.bonus.network import BonusTransformer
 from helpers.bonus.regions import RegionEmbedding
-from helpers.inference.predictor import Predictor, as_reviews, classify
+from helpers.cli import UserError
+from helpers.inference.predictor import Predictor, as_reviews, classify, find_model
 from models import MyTransformer
 from tests.toy import read_json, spacy_words, train_toy
 
@@ -83,6 +85,23 @@ def test_label_and_probability_of_a_logit(logit):
     ("great;superb;wonderful", "positive"), ("superb|wonderful", "positive"), ("great...superb", "positive")])
 def test_bundled_network_is_right_about_plain_sentences(bundled, text, label):
     assert classify(bundled.logits(as_reviews([text]))[0])[0] == label
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    ("run", "run/model.pt"), ("run/", "run/model.pt"), ("run/model.pt", "run/model.pt"), ("run/old.pt", "run/old.pt"),
+    ("run/metrics.json", "run/model.pt"), ("nowhere.pt", "nowhere.pt"), ("run/renamed", "run/renamed"),
+    ("empty", "empty has no model.pt"), ("empty/metrics.json", "empty has no model.pt"), (".", "has no model.pt"),
+    ("run/checkpoint.pt", "--resume")])
+def test_model_of_a_run(tmp_path, monkeypatch, path, expected):
+    monkeypatch.chdir(tmp_path)
+    for folder, name in (("run", "model.pt"), ("run", "old.pt"), ("run", "renamed"), ("empty", "metrics.json")):
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, name).touch()
+    if " " not in expected and expected != "--resume":
+        assert find_model(path) == Path(expected)
+    else:
+        with pytest.raises(UserError, match=expected):
+            find_model(path)
 
 
 @pytest.fixture(scope="module")

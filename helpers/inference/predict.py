@@ -10,23 +10,30 @@ It needs only a `model.pt`. Texts get the same plain form, tokens and inputs as 
 if __name__ == "__main__":
     raise SystemExit("error: this file is not a script; run python sentiment_analysis.py predict")
 
-import json
+import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.cli import Parser, UserError, note
+from helpers.cli import Parser, UserError, note, user_path
 from helpers.data.text import plain_text
+from helpers.inference.answers import print_accuracy, print_answers, print_notes
+from helpers.inference.columns import (
+    ANSWERS,
+    add_answers,
+    check_output,
+    find_label_column,
+    find_text_column,
+    has_text_column,
+)
 from helpers.inference.explain import write_explanation
-from helpers.inference.predictor import Predictor, as_reviews, classify
-from helpers.inference.tables import SEPARATORS, choose_columns, read_labels, read_table, write_table
+from helpers.inference.predictor import SURE, Predictor, as_reviews, classify
+from helpers.inference.tables import TABLES, cell_text, read_table, table_ending, write_table
+from helpers.runtime import refuse_memory_errors
 
 LONGEST_WORD = 1000  # characters; spaCy's time grows with the square of a word's length
-SHOWN = 60  # characters of a text that are printed after its label
-SURE = 0.55  # a lower probability is printed with the words "hard to say"
 LEAST_KNOWN = 0.5  # share of a text's words in the vocabulary; a lower share causes a note
 BINARY = re.compile("[\0\ud800-\udfff]")  # Python decodes bytes that are not UTF-8 as U+D800 to U+DFFF
 ADVICE = "give a film review in English."
@@ -38,18 +45,20 @@ def parse_args(argv):
                     description="Predict whether a film review is positive or negative, and the probability.")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a review in quotes; put -- first if it starts with "
                         "a dash; without TEXT, lines are read from standard input")
-    parser.add_argument("--file", help="classify each line of this file, or each row of a table (.csv, .tsv)")
-    parser.add_argument("--column", help="column of the table with the texts (default: review, text, or the only "
-                        "column with texts)")
-    parser.add_argument("--out", metavar="FILE", help="instead of printing, write a table (.csv, .tsv) with the "
-                        "columns label and probability added")
-    parser.add_argument("--model", help="model.pt of a run (default: the bundled network; without it, "
-                        "the newest run)")
+    parser.add_argument("--file", type=user_path, help="classify each line of this file, or each row of a table "
+                        f"({', '.join(TABLES)})")
+    parser.add_argument("--column", help="column of the table with the texts (default: review or text)")
+    parser.add_argument("--label-column", metavar="COLUMN", help="column of the table with the true labels, for the "
+                        "accuracy (default: sentiment or label, if it has only labels)")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="instead of printing, write a table "
+                        f"({', '.join(TABLES)}) with the columns {' and '.join(ANSWERS)} added")
+    parser.add_argument("--model", type=user_path, help="folder or model.pt of a run (default: the bundled network; "
+                        "without it, the newest run)")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text: text, label, "
                         f"probability, sure (probability of at least {SURE:.0%}%), known (share of the words that are "
                         "in the vocabulary), and note (if there is one)")
-    parser.add_argument("--explain", metavar="FILE", help="write a page (.html) that shows how much each word of one "
-                        "text changes the result")
+    parser.add_argument("--explain", type=user_path, metavar="FILE", help="write a page (.html) that shows how much "
+                        "each word of one text changes the result")
     args = parser.parse_args(argv)
     check_args(args)
     return args
@@ -61,39 +70,59 @@ def check_args(args):
         raise UserError("TEXT and --file cannot be combined; give one of them.")
     if args.out and args.json:
         raise UserError("--out and --json cannot be combined; give one of them.")
-    if args.out and Path(args.out).suffix.lower() not in SEPARATORS:
-        raise UserError("--out writes a table; give a name that ends in .csv or .tsv.")
+    if args.out and not table_ending(args.out):
+        raise UserError(f"--out writes a table; give a name that ends in {', '.join(TABLES)}.")
+    for option in ("column", "label_column"):
+        if getattr(args, option) is not None and not table_ending(args.file):
+            raise UserError(f"--{option.replace('_', '-')} needs a table; name it with --file.")
     if args.explain and Path(args.explain).suffix.lower() != ".html":
         raise UserError("--explain writes a page; give a name that ends in .html.")
 
 
 def main(argv):
     args = parse_args(argv)
-    table = read_table(args.file, args.texts)
-    text_column, label_column = choose_columns(table, args.column)
-    texts = normalize(table[text_column])
+    hint_at_file(args.texts)
+    table = read_table(args.file, args.texts, lambda columns: has_text_column(columns, args.column))
+    text_column = find_text_column(table, args.column)
+    label_column = find_label_column(table, text_column, args.label_column)
+    check_output(table, is_json=table_ending(args.out) == ".jsonl")
+    cells = pd.Series(table.column(text_column), range(1, len(table.rows) + 1), dtype=object)
+    texts = normalize(cells)
     if not args.texts:
         texts = drop_blank(texts)
-    check_texts(texts)
     if args.explain and len(texts) > 1:
         raise UserError(f"--explain takes one text, not {len(texts)}; put the text in quotes.")
+    cells = cells[texts.index]
+    faults = find_faults(cells, texts)
+    texts = texts[faults.isna()]
 
     predictor = Predictor.load(args.model)
-    answers, notes = predict(predictor, texts)
+    with refuse_memory_errors("split the input into smaller files"):
+        answers, notes = predict(predictor, texts)
+    answers, notes = answers.reindex(cells.index), add_faults(notes, faults)
     print_notes(notes, predictor.data)
     if args.out:
-        write_table(args.out, table, answers[["label", "probability"]])
+        write_answers(args.out, table, answers)
     else:
-        print_answers(table.loc[texts.index, text_column], answers, notes, args.json)
-    if label_column:
-        print_accuracy(answers, table[label_column], sys.stderr if args.json else sys.stdout)
+        print_answers(cells, answers, notes, args.json)
+    if label_column is not None:
+        labels = [table.rows[number - 1][label_column] for number in cells.index]
+        print_accuracy(answers, labels, table.columns[label_column], args.json)
     if args.explain:
-        write_explanation(predictor, as_reviews(texts), args.explain)
+        write_explanation(predictor, texts.iloc[0], args.explain)
 
 
-def normalize(texts):
-    """Return the plain form of each text in one line: texts and result are columns of strings."""
-    return pd.Series([" ".join(plain_text(text).split()) for text in texts], texts.index, dtype=object)
+def hint_at_file(texts):
+    """Print a note if a text is the name of a file."""
+    for text in texts:
+        if os.path.isfile(text):
+            note(f"this classifies the name {text}, not the content of the file; for the content, use --file {text}")
+            return
+
+
+def normalize(cells):
+    """Return the plain form of each cell of a column in one line."""
+    return pd.Series([" ".join(plain_text(cell_text(cell)).split()) for cell in cells], cells.index, dtype=object)
 
 
 def drop_blank(texts):
@@ -104,18 +133,50 @@ def drop_blank(texts):
     return texts[~is_blank]
 
 
-def check_texts(texts):
-    """Raise UserError if a column of texts is empty or contains a text that cannot be classified."""
+def find_faults(cells, texts):
+    """Return for each text why it cannot be classified, or None. Raises UserError if no text can be classified.
+
+    Args:
+        cells: the texts as they were read.
+        texts: what `normalize` returns for them.
+    """
     if texts.empty:
         raise UserError(f"found no text to classify; {ADVICE}")
-    for number, text in texts.items():
-        longest = max(map(len, text.split()), default=0)
-        if BINARY.search(text):
-            raise UserError(f"text {number} is binary data; {ADVICE}")
-        if longest == 0:
-            raise UserError(f"text {number} is empty; {ADVICE}")
-        if longest > LONGEST_WORD:  # spaCy would take hours
-            raise UserError(f"text {number} has {longest:,} characters without a space; {ADVICE}")
+    faults = pd.Series(map(find_fault, cells, texts), texts.index, dtype=object)
+    if faults.notna().all():
+        raise UserError(f"text {texts.index[0]} {faults.iloc[0]}; {ADVICE}")
+    return faults
+
+
+def find_fault(cell, text):
+    """Return why a text cannot be classified, as the end of a sentence, or None."""
+    if not isinstance(cell, str):
+        return "is not a string"
+    if BINARY.search(text):
+        return "is binary data"
+    if not text:
+        return "is empty"
+    if max(map(len, text.split())) > LONGEST_WORD:  # spaCy would take hours
+        return f"has more than {LONGEST_WORD:,} characters without a space"
+    return None
+
+
+def add_faults(notes, faults):
+    """Return the table `notes` with a row for each text in `faults`, and with a column for each kind of fault."""
+    notes = notes.reindex(faults.index, fill_value=False)
+    for fault in faults.dropna().unique():
+        notes[f"no answer, because the text {fault}"] = faults == fault
+    return notes
+
+
+def write_answers(path, table, answers):
+    """Write the table with the answers. The cells of a text without an answer are empty."""
+    labels, probabilities = [], []
+    for answer in answers.reindex(range(1, len(table.rows) + 1)).itertuples():
+        has_answer = isinstance(answer.label, str)
+        labels.append(answer.label if has_answer else None)
+        probabilities.append(answer.probability if has_answer else None)
+    write_table(path, add_answers(table, labels, probabilities))
 
 
 def predict(predictor, texts):
@@ -157,50 +218,3 @@ def find_notes(predictor, reviews, known):
     is_cut = np.diff(reviews.starts) > predictor.settings["max_len"]
     return {f"only the {predictor.pipeline.what_is_read()} were read": is_cut,
             "the network knows fewer than half of the words": known < LEAST_KNOWN}
-
-
-def print_notes(notes, data):
-    """Print each note with the numbers of its texts, and a note if the network was trained on the SAMPLE."""
-    if data == "SAMPLE":
-        note("the network was trained on the SAMPLE and has a small vocabulary")
-    for message in notes:
-        numbers = [str(number) for number in notes.index[notes[message]]]
-        if len(numbers) > 10:
-            numbers = [*numbers[:10], "…"]
-        if numbers:
-            note(f"{message}: text {', '.join(numbers)}")
-
-
-def print_answers(texts, answers, notes, as_json):
-    """Print a line for each text: a JSON object, or the label, the probability and the beginning of the text."""
-    for text, answer, concerns in zip(texts, answers.itertuples(), notes.to_numpy(), strict=True):
-        is_sure = answer.probability >= SURE
-        if as_json:
-            fields = {"text": text, "label": answer.label, "probability": answer.probability, "sure": is_sure,
-                      "known": answer.known}
-            if concerns.any():
-                fields["note"] = "; ".join(notes.columns[concerns])
-            print(json.dumps(fields))
-        else:
-            doubt = "" if is_sure else "hard to say: "
-            print(f"{answer.label}  {answer.probability:6.1%}  {doubt}{shorten(text)}")
-
-
-def shorten(text):
-    """Return the beginning of a text as one line without control characters."""
-    start = text[:10 * SHOWN]
-    printable = "".join(character if character.isprintable() else " " for character in start)
-    line = " ".join(printable.split())
-    if len(line) <= SHOWN and start == text:
-        return line
-    return line[:SHOWN - 1] + "…"
-
-
-def print_accuracy(answers, labels, file):
-    """Print the accuracy on the texts with a label; `labels` is the column of the table."""
-    truth = read_labels(labels.loc[answers.index]).dropna()
-    if truth.empty:
-        return
-    predicted = answers.loc[truth.index, "label"] == "positive"
-    accuracy = (predicted == truth).mean()
-    print(f"accuracy {accuracy:.2%} on {len(truth):,} labelled texts (column {labels.name})", file=file)

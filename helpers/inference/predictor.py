@@ -14,9 +14,12 @@ from helpers.data.tokens import tokenize
 from helpers.door import make_pipeline
 from helpers.files import read_torch, write_torch
 from helpers.inference.calibration import calibration_error, cut_excerpts, fit, sharpness
+from helpers.runtime import refuse_memory_errors
 
 VERSION = 3  # of `model.pt`; raise it when tokens or inputs of the network change
 CALIBRATION_DRAWS = 4  # sets of excerpts from which the calibration is learned
+SURE = 0.55  # a lower probability of the predicted label is shown with the words "hard to say"
+RESULTS = ".json", ".png"  # endings of the other files of a run
 MODEL = Path(__file__).parents[2] / "pretrained" / "sentiment" / "model.pt"
 
 
@@ -38,25 +41,26 @@ class Predictor:
 
     @classmethod
     def load(cls, path=None, device="cpu"):
-        """Return what `save` wrote; without `path`, see `default_model`.
+        """Return what `save` wrote. For `path` see `find_model`, and without it `default_model`.
 
         Raises:
             UserError: the file is missing, damaged, or of another kind or version.
         """
-        path = path or default_model()
+        path = find_model(path) if path else default_model()
         try:
             saved = read_torch(path)
             version = saved.get("version")
         except FileNotFoundError as error:
-            raise UserError(f"there is no {path}; train first, or give the model of another run.") from error
+            raise UserError(f"{path} does not exist; train first, or give the model of another run.") from error
         except Exception as error:  # a damaged file can fail in many ways, and the user cannot use the details
             raise UserError(f"{path} is damaged or not a model of this program; train again.") from error
         if version != VERSION:
             raise UserError(f"{path} was not written by this version of the program; train again, and give the "
                             "model.pt of the new run.")
         try:
-            return cls.from_saved(saved, device)
-        except UserError:  # the bonus is missing
+            with refuse_memory_errors(f"close other programs, or train again if {path} is damaged"):
+                return cls.from_saved(saved, device)
+        except UserError:  # the bonus is missing, or the memory is full
             raise
         except Exception as error:
             raise UserError(f"{path} is damaged; train again.") from error
@@ -133,6 +137,26 @@ def default_model(runs="runs"):
         return MODEL
     models = sorted(Path(runs).glob("*/model.pt"), key=lambda path: path.stat().st_mtime)
     return models[-1] if models else MODEL
+
+
+def find_model(path):
+    """Return the path of the `model.pt` of a run.
+
+    Args:
+        path: the folder of the run, a result in it (metrics.json, loss.png, ...), or a `model.pt` under any name.
+
+    Raises:
+        UserError: a folder has no `model.pt`, or the file is the checkpoint of an interrupted run.
+    """
+    path = Path(path)
+    if path.name == "checkpoint.pt":
+        raise UserError(f"{path} belongs to an interrupted run; continue the run with --resume, and give its model.pt.")
+    folder = path.parent if path.suffix in RESULTS else path
+    if not folder.is_dir():
+        return path
+    if not (folder / "model.pt").exists():
+        raise UserError(f"{folder} has no model.pt; give the folder of a finished run (--models writes none).")
+    return folder / "model.pt"
 
 
 def as_reviews(texts):

@@ -1,53 +1,91 @@
-"""Read texts from the command line, from lines or from a table; write a table of answers."""
+"""Read texts from the command line, from lines or from a table; write a table.
 
+The ending of a file's name tells its format. The standard library's `csv` reads tables, because it reports misplaced
+quotes; `pandas.read_csv` takes all rows between two misplaced quotes for one cell.
+"""
+
+import csv
+import gzip
 import io
+import json
+import re
 import sys
-import warnings
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from helpers.cli import UserError, note
+from helpers.cli import UserError
 from helpers.files import whole_file
 
-LARGEST_INPUT = 100_000_000  # bytes, three times the size of the 25,000 test reviews
-SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of tables, by file extension
-LABELS = {"positive": 1, "pos": 1, "1": 1, "1.0": 1, "negative": 0, "neg": 0, "0": 0, "0.0": 0}
+LARGEST_INPUT = 100_000_000  # bytes after unpacking, three times the size of the 25,000 test reviews
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl")  # endings of the names of tables
+TEXTS = ("", ".txt", ".text", ".md")  # endings of the names of files with one text in each line
+SEPARATORS = {"csv": ",", "tsv": "\t"}
+NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}  # of separators
+SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|]?)"?(?:\r\n|\r|\n)', re.IGNORECASE)  # tells Excel the separator
+csv.field_size_limit(LARGEST_INPUT)  # the usual limit is 131,072
 
 
-def read_table(path, texts):
-    """Return the texts to classify and the other columns of their file as a table of strings.
+@dataclass
+class Table:
+    """A table. A cell is a string; from JSON lines, it can be any value of JSON."""
 
-    The index of the table counts the texts, lines or rows from 1.
+    columns: list  # names; several columns can have the same name
+    rows: list  # lists of cells
+    name: str = ""  # of the file, for messages
+
+    def column(self, place):
+        """Return the cells of a column."""
+        return [row[place] for row in self.rows]
+
+
+def table_ending(path):
+    """Return the ending of the name of a table, one of TABLES, or None for any other file."""
+    for ending in TABLES:
+        if path and str(path).lower().endswith(ending):
+            return ending
+    return None
+
+
+def read_table(path, texts, is_known):
+    """Return the texts to classify, and the other columns of their file, as a Table.
 
     Args:
-        path: a file with a text in each line, or a table (.csv, .tsv). "-" and None stand for standard input.
+        path: a file with a text in each line, or a table (see TABLES). "-" and None stand for standard input.
         texts: the texts of the command line. If there are any, nothing is read.
+        is_known: a function that tells whether a list of names of columns includes the column with the texts.
 
     Raises:
-        UserError: the input is missing, too large, or neither text nor a table.
+        UserError: the input is missing, too large, of another format, or damaged.
     """
     if texts:
-        return make_table(texts)
+        return Table(["text"], [[text] for text in texts])
+    ending = table_ending(path)
+    if path and ending is None and Path(path).suffix.lower() not in TEXTS:
+        raise UserError(f"{path} has a format that predict does not read; save it as .csv, .tsv or .jsonl (a table), "
+                        "or as .txt (one text in each line).")
     text = decode(read_bytes(path))
-    if path and Path(path).suffix.lower() in SEPARATORS:
-        return parse_table(path, text)
-    lines = text.removesuffix("\n").split("\n")
-    return make_table([line.rstrip("\r") for line in lines])
-
-
-def make_table(texts):
-    """Return a table with one column, "text"."""
-    return pd.DataFrame({"text": texts}, range(1, len(texts) + 1), dtype=object)
+    if ending is None:
+        return Table(["text"], [[line] for line in text.splitlines()])
+    if ending == ".jsonl":
+        columns, rows = parse_json_lines(path, text)
+    else:
+        columns, rows = parse_table(path, text, SEPARATORS[ending[1:4]], is_known)
+    return Table(columns, rows, str(path))
 
 
 def read_bytes(path):
-    """Return the content of a file or of standard input. Raises UserError if it is missing or too large."""
+    """Return the content of a file, unpacked, or of standard input. Raises UserError if it is missing or too large."""
     from_stdin = path in (None, "-")
     if from_stdin and (sys.stdin is None or sys.stdin.isatty()):
         raise UserError('no text was given; put one in quotes, as in predict "A fine film.", or use --file FILE.')
-    with sys.stdin.buffer if from_stdin else open(path, "rb") as file:
-        content = file.read(LARGEST_INPUT + 1)
+    is_packed = not from_stdin and str(path).lower().endswith(".gz")
+    open_file = gzip.open if is_packed else open
+    try:
+        with sys.stdin.buffer if from_stdin else open_file(path, "rb") as file:
+            content = file.read(LARGEST_INPUT + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is not a gzip file or is damaged; pack it again.") from error
     if len(content) > LARGEST_INPUT:
         raise UserError(f"the input has more than {LARGEST_INPUT:,} bytes; split it into smaller files.")
     return content
@@ -56,108 +94,127 @@ def read_bytes(path):
 def decode(content):
     """Return bytes as text. Raises UserError if they are not UTF-8."""
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        before = content[:error.start].decode("utf-8")
+        line = len((before + "x").splitlines())
         raise UserError(f"line {line} is not UTF-8 text; save the file as UTF-8.") from error
 
 
-def parse_table(path, text):
-    """Return the content of a table, `text`, as a table of strings. Raises UserError if it is not a table."""
-    header, _, rest = text.partition("\n")
-    if header.lower().startswith("sep="):  # a line that tells Excel the separator
-        text, header = rest, header[4:5]
-    usual = SEPARATORS[Path(path).suffix.lower()]
-    # Excel writes ";" in countries where numbers have a decimal comma.
-    separator = max([usual, ";", "\t"], key=header.count)
+def parse_json_lines(path, text):
+    """Return the columns and the rows of a table of JSON lines. A missing value is None."""
+    records = []
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        if line.strip():
+            records.append(parse_json(line))
+            if not isinstance(records[-1], dict):
+                raise UserError(f"line {number} of {path} is not a JSON object; write one object in each line, such as "
+                                '{"text": "A fine film."}.')
+    columns = {}
+    for record in records:
+        columns |= dict.fromkeys(record)
+    return list(columns), [list((dict.fromkeys(columns) | record).values()) for record in records]
+
+
+def parse_json(line):
+    """Return the value of a line of JSON, or None if it is not JSON."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pandas would drop fields of a row that is longer than the header
-            table = pd.read_csv(io.StringIO(text), sep=separator, dtype=object, keep_default_na=False, index_col=False)
-    except (ValueError, pd.errors.ParserWarning) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as a table ({reason}); put quotes around each field that contains "
-                        f"{separator!r}.") from error
-    return table.set_axis(range(1, len(table) + 1))
-
-
-def read_labels(column):
-    """Return the labels in a column of strings: 1 for positive, 0 for negative, NaN for a cell that is not a label."""
-    return column.map(lambda cell: LABELS.get(cell.strip().lower()))
-
-
-def choose_columns(table, wanted):
-    """Return the name of the column with the texts, and of the column with the labels or None.
-
-    Args:
-        table: a table of strings.
-        wanted: the name of the column with the texts. If it is None, `find_text_column` chooses.
-
-    Raises:
-        UserError: the table has several columns that may contain the texts, or does not have the column `wanted`.
-    """
-    text_column = find_text_column(table) if wanted is None else wanted
-    if text_column not in table:
-        columns = " ".join(", ".join(table).split())
-        raise UserError(f"the column with the texts is not clear; name one of {columns} with --column.")
-    return text_column, find_label_column(table, text_column)
-
-
-def find_text_column(table):
-    """Return the column "review" or "text", else the only column that is neither numbers nor labels, else None."""
-    usual = columns_named(table, "review", "text")
-    for column in usual:
-        if not is_numeric(table[column]):
-            return column
-    if usual:
-        return usual[0]
-    others = [column for column in table if not is_numeric(table[column]) and not has_labels(table[column])]
-    return others[0] if len(others) == 1 else None
-
-
-def find_label_column(table, text_column):
-    """Return the column with the labels, or None.
-
-    It is the column "sentiment" or "label". A table without them may have one other column with labels in words.
-    """
-    usual = [column for column in columns_named(table, "sentiment", "label") if column != text_column]
-    for column in usual:
-        if has_labels(table[column]):
-            return column
-    if usual:
-        note(f"no accuracy, because the column {usual[0]} has values other than positive/negative, pos/neg or 1/0")
+        return json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    others = [column for column in table.columns.drop(text_column)
-              if has_labels(table[column]) and not is_numeric(table[column])]
-    return others[0] if len(others) == 1 else None
 
 
-def columns_named(table, *names):
-    """Return the columns of a table with these names, in any case, in the order of the names."""
-    columns = {column.strip().lower(): column for column in table}
-    return [columns[name] for name in names if name in columns]
+def parse_table(path, text, separator, is_known):
+    """Return the columns and the rows of a table with separators; for the arguments, see `read_table`."""
+    separator_line = SEPARATOR_LINE.match(text)
+    if separator_line:
+        text, separator = text[separator_line.end():], separator_line[1] or separator
+    elif separator == "," and not has_header(text, ",", is_known) and has_header(text, ";", is_known):
+        separator = ";"  # Excel writes it in countries where numbers have a decimal comma
+    text = text.strip("\r\n")
+    rows = parse_tsv(text) if separator == "\t" else parse_rows(text, separator)
+    if not rows:
+        raise UserError(f"{path} is empty; write the names of the columns in the first line.")
+    if not is_known(rows[0]):
+        return rows[0], []  # the caller refuses the table and lists its columns
+    return rows[0], [equal_width(path, rows, number, separator) for number in range(1, len(rows))]
 
 
-def is_numeric(column):
-    """Return whether every cell of a column of strings is a number."""
-    return pd.to_numeric(column, errors="coerce").notna().all()
+def has_header(text, separator, is_known):
+    """Return whether the first line of a table names the column with the texts, if this is the separator."""
+    first_line = re.match(r"[\r\n]*([^\r\n]*)", text)[1]
+    return is_known(next(csv.reader([first_line], delimiter=separator), []))
 
 
-def has_labels(column):
-    """Return whether every cell of a column of strings is a label or blank."""
-    is_blank = column.str.strip() == ""
-    return (read_labels(column).notna() | is_blank).all()
+def parse_rows(text, separator, **options):
+    """Return the rows of a table, lists of strings. Raises UserError if its quotes are misplaced."""
+    rows = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, **options):
+            rows.append(row)
+    except csv.Error as error:
+        place = f"row {len(rows)}" if rows else "the header"
+        raise UserError(f"the quotes in {place} of the table do not match; put the field in quotes, and write each "
+                        "quote in it twice.") from error
+    return rows
 
 
-def write_table(path, table, answers):
-    """Write a table with the columns of `answers` added. A column whose name is taken is called "predicted ..."."""
-    answers = answers.rename(columns=lambda name: free_name(name, table.columns))
+def parse_tsv(text):
+    """Return the rows of a table with tabs.
+
+    Some programs put fields in quotes, as in CSV; for others, a quote is a character like any other. Quotes that do not
+    match are characters, and also quotes that would join lines although each line has all fields.
+    """
+    plain = parse_rows(text, "\t", quoting=csv.QUOTE_NONE)
+    try:
+        quoted = parse_rows(text, "\t")
+    except UserError:
+        return plain
+    widths = {len(row) for row in plain}
+    if len(quoted) < len(plain) and len(widths) == 1 and widths != {1}:
+        return plain
+    return quoted
+
+
+def equal_width(path, rows, number, separator):
+    """Return a row with as many fields as the header. A blank line is a row of empty fields.
+
+    Raises UserError for any other difference, because a text may have lost a part.
+    """
+    width = len(rows[0])
+    row = rows[number] or [""] * width
+    if len(row) != width:
+        raise UserError(f"the number of fields in row {number} of {path} is {len(row)} instead of {width}; put quotes "
+                        f"around each field with {NAMES[separator]} or a line break.")
+    return row
+
+
+def cell_text(cell):
+    """Return a cell of a table as a string: "" for None, and JSON for anything else that is not a string."""
+    if isinstance(cell, str):
+        return cell
+    return "" if cell is None else json.dumps(cell, ensure_ascii=False)
+
+
+def write_table(path, table):
+    """Write a Table. The ending of the path, one of TABLES, tells the format."""
+    ending = table_ending(path)
+    if ending == ".jsonl":
+        records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        text = "".join(json.dumps(record) + "\n" for record in records)
+    else:
+        text = separated(table, SEPARATORS[ending[1:4]], csv.QUOTE_MINIMAL)
+        if "\r" in text:  # `csv` leaves this line end without quotes
+            text = separated(table, SEPARATORS[ending[1:4]], csv.QUOTE_ALL)
+    content = text.encode("utf-8", "backslashreplace")  # half of a surrogate pair has no code in UTF-8
     with whole_file(path) as temporary:
-        table.join(answers).to_csv(temporary, sep=SEPARATORS[Path(path).suffix.lower()], index=False)
+        temporary.write_bytes(gzip.compress(content, mtime=0) if ending.endswith(".gz") else content)
 
 
-def free_name(name, taken):
-    """Return a name for a new column that is not taken."""
-    while name in taken:
-        name = f"predicted {name}"
-    return name
+def separated(table, separator, quoting):
+    """Return the text of a table with separators."""
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator="\n")
+    for row in [table.columns, *table.rows]:
+        writer.writerow(map(cell_text, row))
+    return file.getvalue()
