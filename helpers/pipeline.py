@@ -1,10 +1,27 @@
 """From tokenized reviews to a network: the steps of the exercise, which the bonus overrides in `bonus/pipeline.py`."""
 
+from typing import NamedTuple
+
+import numpy as np
 from torch.optim.lr_scheduler import LambdaLR
+from torchtext.vocab import Vocab
 
 from helpers.data.batches import BucketLoader, ReviewSet
 from helpers.data.reviews import LABELLED
 from models import MyTransformer
+
+
+class ImdbData(NamedTuple):
+    """The result of the exercise's `load_imdb_data`: its eight values, which can also be unpacked in this order."""
+
+    train_set: ReviewSet  # items are (label, ids)
+    valid_set: ReviewSet
+    test_set: ReviewSet
+    train_loader: BucketLoader  # batches of ids (B, T), inputs of the bonus, if any, and float labels (B,)
+    valid_loader: BucketLoader
+    test_loader: BucketLoader
+    vocab: Vocab
+    pad_id: int
 
 
 class Pipeline:
@@ -18,6 +35,7 @@ class Pipeline:
 
     def __init__(self, settings):
         self.settings = settings
+        self.data_digest = None  # `checkpoint.data_digest` of what the pipeline was fitted on
 
     def fit(self, reviews, is_train, vocab, seed, cache_dir):
         """Learn what the network needs besides the vocabulary. In the exercise, that is nothing.
@@ -54,6 +72,18 @@ class Pipeline:
     def what_is_read(self):
         """Return which part of a long text the network reads, as a noun phrase."""
         return f"first {self.settings['max_len']} tokens"
+
+    def network_name(self):
+        """Return the preset whose kind of network this is."""
+        return "handout" if self.settings["handout_data"] else "required"
+
+    def is_negated(self, reviews):
+        """Return which tokens of `reviews.Reviews` the network reads as negated: (tokens,) bool; here, none."""
+        return np.zeros(len(reviews.tokens), bool)
+
+    def ngram_values(self, reviews):
+        """Return the n-grams of one text with their values: a dict, empty for a network that reads no n-grams."""
+        return {}
 
     def state(self):
         """Return what `fit` learned beyond the weights of the network, for `model.pt`: a dict of lists and tensors."""

@@ -67,6 +67,18 @@ class NgramTable:
         values = np.append(self.values[:, 1].astype(np.float32), 0)  # the last one is for no n-gram
         return values[self.find(reviews)].sum(axis=0), values[self.word_ids(reviews)]
 
+    def named_values(self, reviews):
+        """Return the n-grams of one text, each once, with their linear values: a dict, "bad (negated)": 0.5."""
+        negated, found = is_negated(reviews), {}
+        for order, rows in enumerate(self.find(reviews), start=1):
+            for end in np.flatnonzero(rows >= 0):
+                tokens = reviews.tokens[end + 1 - order:end + 1]
+                name = " ".join(reviews.words[token] for token in tokens)
+                if order == 1 and negated[end]:
+                    name += " (negated)"
+                found[name] = float(self.values[rows[end], 1])
+        return found
+
     def word_ids(self, reviews):
         """Return the id of each token, -1 for words without id: (tokens,)."""
         return pd.Index(self.words).get_indexer(reviews.words)[reviews.tokens]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
+from helpers.bonus.negation import is_negated
 from helpers.bonus.network import BonusTransformer
 from helpers.bonus.ngram_values import load_tables
 from helpers.bonus.ngrams import NgramTable, channels_by_fold
@@ -124,6 +125,18 @@ class BonusPipeline(Pipeline):
         """Return which part of a long text the network reads, as a noun phrase."""
         max_len = self.settings["max_len"]
         return f"first {max_len // 2} and last {max_len - max_len // 2} tokens, and the n-grams of the whole text,"
+
+    def network_name(self):
+        """Return the preset whose kind of network this is."""
+        return "bonus-unsup" if self.bonus.unlabelled else "bonus"
+
+    def is_negated(self, reviews):
+        """Return which tokens of `reviews.Reviews` are in the scope of a negation: (tokens,) bool."""
+        return is_negated(reviews)
+
+    def ngram_values(self, reviews):
+        """Return the n-grams of one text, each once, with their linear values: a dict from str to float."""
+        return self.table.named_values(reviews)
 
     def state(self):
         """Return the n-gram table. The region embeddings are part of the network."""

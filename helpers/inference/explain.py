@@ -1,59 +1,89 @@
-"""Explain a prediction: a page on which each word of a text is coloured by how much it changes the logit.
+"""Explain a prediction: what each word of a text changes, what it reads, and what the bonus knows about it.
 
 The effect of a word is the logit of the text minus the logit of the text without the word (Li, Monroe & Jurafsky 2016,
 "Understanding Neural Networks through Representation Erasure"). The text without the word is processed from the start,
 so the n-grams with the word are removed too. The effects need not add up to the logit.
-"""
 
-import html
-from string import Template
+A notebook shows the page in a frame:
+
+    page = html.escape(explanation_page(predictor, "Not bad at all."))
+    IPython.display.HTML(f'<iframe srcdoc="{page}" width="100%" height="700"></iframe>')
+"""
 
 import numpy as np
 import torch
 
 from helpers.cli import UserError, note
-from helpers.data.reviews import make_reviews
+from helpers.data.reviews import LABELLED, make_reviews
+from helpers.data.text import plain_text
+from helpers.data.tokens import english_tokenizer
 from helpers.files import write_text
-from helpers.inference.predictor import classify
+from helpers.inference.page import Explanation, Network, render
+from helpers.inference.predictor import as_reviews
 
 LONGEST = 3000  # tokens, which take half a minute; the longest review of IMDB has 2,800
-AT_ONCE = 64  # texts without a word that are classified together, which limits the memory
-ATTENTION = 40  # tokens of the longest text whose attention is shown; a larger table is hard to read
-BLUE, RED, BLACK = "33,102,172", "178,24,43", "0,0,0"
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-body { font: 18px/1.8 sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; }
-span { padding: 0.1em 0.2em; border-radius: 0.2em; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-size: 13px; line-height: 1.2; }
-th { font-weight: normal; text-align: right; padding: 0 0.4em; }
-th.up { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 0.4em 0; }
-td { width: 1.3em; height: 1.3em; border: 1px solid #ddd; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p>$words</p>
-<p><small>Blue words make the result more positive, red words more negative. Point at a word to see how much it changes
-the logit.</small></p>
-$attention</body>
-</html>
-""")
-ATTENTION_TABLE = Template("""<h2>Attention</h2>
-<p>Each row shows how much its word reads of every word, in the first block. Darker cells have larger weights.</p>
-<table>
-$rows
-</table>
-""")
+AT_ONCE = 128  # texts without a word that are classified together, which limits the memory
+MOST_WEIGHTS = 1_000_000  # attention weights on a page, which take 1.3 MB; a block of 500 tokens has 250,000
+
+
+def write_explanation(predictor, text, path):
+    """Write a page that explains the prediction for a text."""
+    write_text(path, explanation_page(predictor, text))
+    note(f"explanation written to {path}")
+
+
+def explanation_page(predictor, text):
+    """Return a page that explains the prediction for a text, as HTML that loads nothing from elsewhere.
+
+    Raises UserError if the text has no tokens or more than LONGEST.
+    """
+    return render(explain(predictor, text))
+
+
+def explain(predictor, text):
+    """Return the `Explanation` of the prediction for a text; see `explanation_page` for the errors."""
+    reviews = as_reviews([text])
+    words, follows_space = original_words(text)
+    pipeline, stoi = predictor.pipeline, predictor.vocab.stoi
+    effects = word_effects(predictor, reviews)
+    is_in_vocab = np.array([stoi[reviews.words[token]] != stoi["<unk>"] for token in reviews.tokens])
+    read = pipeline.review_set(reviews, predictor.vocab, predictor.device).positions
+    num_shown = min(len(predictor.model.blocks), MOST_WEIGHTS // len(read)**2)
+    weights = [attention_weights(predictor, reviews, block) for block in range(num_shown)]
+    network = Network(pipeline.network_name(), training_data(predictor), pipeline.settings, pipeline.what_is_read())
+    return Explanation(words, follows_space, predictor.logits(reviews)[0], effects, ~is_in_vocab,
+                       pipeline.is_negated(reviews), pipeline.ngram_values(reviews), read, weights, network)
+
+
+def training_data(predictor):
+    """Return what a network was trained on, as a noun phrase."""
+    if predictor.data == "SAMPLE":
+        return "the SAMPLE: 312 invented film reviews"
+    kinds = "labelled and unlabelled" if predictor.pipeline.parts > LABELLED else "labelled"
+    return f"{predictor.data}: {kinds} film reviews"
+
+
+def original_words(text):
+    """Return the tokens of `as_reviews([text])` in their original case (list), and whether a space precedes each."""
+    pieces = plain_text(text).split()
+    words, follows_space = [], []
+    after_break = False
+    for token in english_tokenizer()("".join(piece + "\n" for piece in pieces)):  # as in `tokens.tokenize_pieces`
+        if token.text != "\n":
+            words.append(token.text)
+            follows_space.append(after_break)
+        after_break = token.text == "\n"
+    return words, follows_space
 
 
 def word_effects(predictor, reviews):
-    """Return the effect of each token of the one text in `reviews`: (tokens,), above 0 if it makes it more positive."""
+    """Return the effect of each token of the one text in `reviews`: (tokens,), above 0 if it makes it more positive.
+
+    Raises UserError if the text has no tokens or more than LONGEST.
+    """
     tokens, N = reviews.tokens, len(reviews.tokens)
+    if N == 0:
+        raise UserError("the text is empty; give a film review in English.")
     if N > LONGEST:
         raise UserError(f"the text has {N:,} tokens; --explain takes at most {LONGEST:,}.")
     effects = []
@@ -67,60 +97,14 @@ def word_effects(predictor, reviews):
 
 
 @torch.no_grad()
-def attention_weights(predictor, reviews):
-    """Return the attention of the first block for the one text in `reviews`: (T, T), row i is what token i reads."""
+def attention_weights(predictor, reviews, block=0):
+    """Return the attention of a block for the one text in `reviews`: (T, T), row i is what token i reads.
+
+    T is the number of tokens that the network reads; see `Pipeline.what_is_read`.
+    """
     weights = []
-    attention = predictor.model.blocks[0].attention
+    attention = predictor.model.blocks[block].attention
     hook = attention.register_forward_hook(lambda layer, inputs, output: weights.append(layer.weights(*inputs)[0]))
     predictor.logits(reviews)
     hook.remove()
     return weights[0].cpu().numpy()
-
-
-def write_explanation(predictor, reviews, path):
-    """Write a page that explains the prediction for the one text in `reviews`."""
-    words = [replace_unprintable(reviews.words[token]) for token in reviews.tokens]
-    effects = word_effects(predictor, reviews)
-    label, probability = classify(predictor.logits(reviews)[0])
-    title = f"{label}, {probability:.1%}"
-    if predictor.data == "SAMPLE":
-        title += " (trained on the SAMPLE)"
-    attention = ""
-    if len(words) <= min(ATTENTION, predictor.settings["max_len"]):
-        attention = attention_table(words, attention_weights(predictor, reviews))
-    page = PAGE.substitute(title=title, words=coloured_words(words, effects), attention=attention)
-    write_text(path, page)
-    note(f"explanation written to {path}")
-
-
-def replace_unprintable(word):
-    """Return a word in which U+FFFD stands for each character that cannot be printed."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in word)
-
-
-def coloured_words(words, effects):
-    """Return HTML with a coloured <span> for each word: words (list of str), effects (tokens,)."""
-    strongest = max(np.abs(effects).max(), 1e-9)
-    spans = []
-    for word, effect in zip(words, effects, strict=True):
-        colour = BLUE if effect > 0 else RED
-        spans.append(element("span", colour, 0.7 * abs(effect) / strongest, effect, word))
-    return " ".join(spans)
-
-
-def attention_table(words, weights):
-    """Return HTML with a table of attention weights: words (list of T str), weights (T, T)."""
-    names = [html.escape(word) for word in words]
-    columns = "".join(f'<th class="up">{name}</th>' for name in names)
-    rows = [f"<tr><th></th>{columns}</tr>"]
-    largest = weights.max()
-    for name, row in zip(names, weights, strict=True):
-        cells = "".join(element("td", BLACK, weight / largest, weight) for weight in row)
-        rows.append(f"<tr><th>{name}</th>{cells}</tr>")
-    return ATTENTION_TABLE.substitute(rows="\n".join(rows))
-
-
-def element(tag, colour, opacity, value, text=""):
-    """Return an HTML element with a background colour, and with a value that is shown when a user points at it."""
-    style = f"background:rgba({colour},{opacity:.3f})"
-    return f'<{tag} style="{style}" title="{value:+.3f}">{html.escape(text)}</{tag}>'
