@@ -1,16 +1,21 @@
-"""Batches and logits, compared with plain lists and with one review at a time."""
+"""Batches, logits and an epoch of training, compared with plain lists, one review at a time, and a plain loop."""
 
+import copy
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ExponentialLR
 from torchtext.vocab import Vocab
 
 from helpers.bonus.pipeline import BonusReviewSet
 from helpers.data import batches
 from helpers.data.batches import BucketLoader, ReviewSet, predict_logits
 from helpers.data.reviews import make_reviews, select
+from models import MyTransformer
+from sentiment_analysis import set_seed, train_epoch
 
 
 def random_reviews(lengths, labels, words=8):
@@ -133,3 +138,27 @@ def test_logits_are_in_the_order_of_the_set(review_set, batch_size):
     logits = predict_logits(model, BucketLoader(review_set, batch_size), "")
     expected = [model[0].weight[review_set[i][1]].sum().item() for i in range(201)]
     assert logits.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_epoch_of_training_is_the_plain_loop():
+    """The loss of an epoch is the mean over its reviews. The learning rate changes with every step."""
+    set_seed(0)
+    reviews = random_reviews([5, 9, 2, 7, 8], [1, 0, 1, 0, 0])
+    vocab = Vocab(Counter(reviews.words))
+    vocab.vectors = torch.randn(len(vocab), 4)
+    model = MyTransformer(vocab, 9, 1, dropout=0.5).eval()
+    expected, losses = copy.deepcopy(model).train(), []
+    loader = BucketLoader(ReviewSet(reviews, vocab, 9), 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    set_seed(0)
+    mean = train_epoch(model, loader, optimizer, ExponentialLR(optimizer, 0.1), "")
+    set_seed(0)
+    for step, (ids, labels) in enumerate(loader):
+        losses.append(F.binary_cross_entropy_with_logits(expected(ids).squeeze(1), labels, reduction="none"))
+        gradients = torch.autograd.grad(losses[-1].mean(), list(expected.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(expected.parameters(), gradients, strict=True):
+                parameter -= 0.5 * 0.1**step * gradient
+    assert mean == pytest.approx(torch.cat(losses).mean().item())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, expected.get_parameter(name))

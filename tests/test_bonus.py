@@ -1,18 +1,15 @@
-"""The network of the bonus, compared with its formula, and the schedules of the learning rate."""
+"""The network of the bonus, compared with its formula, and the settings of all presets."""
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
-from torch import nn
 from torchtext.vocab import Vocab
 
-from helpers.bonus import BonusPipeline, BonusSettings
 from helpers.bonus.network import BonusTransformer
 from helpers.bonus.regions import RegionEmbedding
-from helpers.pipeline import Pipeline
-from sentiment_analysis import make_optimizer, preset
+from sentiment_analysis import preset
 
 
 @pytest.fixture(params=[False, True], ids=["without regions", "with regions"])
@@ -27,7 +24,9 @@ def network(request):
         for embedding in embeddings:
             embedding.vectors[2:] = torch.randint(-128, 128, embedding.vectors[2:].shape)
             embedding.scale[:] = 0.01
-    return BonusTransformer(vocab, 9, 2, 0.0, False, 2, 0.5, embeddings).eval()
+    network = BonusTransformer(vocab, 9, 2, 0.0, False, 2, 0.5, embeddings).eval()
+    assert (network.regions is not None) == request.param
+    return network
 
 
 def test_blocks_read_word_vectors_regions_and_channels(network):
@@ -52,14 +51,17 @@ def test_logits_depend_on_the_channels_of_tokens_but_not_of_padding(network):
     assert ((network(ids, channels + 1) - logits).abs() > 1e-3).all()
 
 
-def test_dropout_of_word_vectors_is_for_training_only(network):
+def test_dropout_of_word_vectors_and_regions_is_for_training_only(network):
     ids, channels = torch.randint(2, 14, (3, 5)), torch.randn(3, 5, 2)
     expected = network.embed(ids, channels)
     assert network.embed(ids, channels).equal(expected)
-    network.input_dropout.train()
-    dropped = network.embed(ids, channels)
-    assert not dropped[..., :6].allclose(expected[..., :6])
-    assert dropped[..., 6:].equal(expected[..., 6:])
+    for part in (network.input_dropout, network.regions):
+        if part is not None:
+            part.train()
+            dropped = network.embed(ids, channels)
+            part.eval()
+            assert not dropped[..., :6].allclose(expected[..., :6])
+            assert dropped[..., 6:].equal(expected[..., 6:])
 
 
 def test_gradients_reach_everything_that_is_trained(network):
@@ -67,23 +69,15 @@ def test_gradients_reach_everything_that_is_trained(network):
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize(("is_bonus", "one_cycle", "expected"), [
-    (False, False, [0.1] * 10), (True, False, [0.1] * 10), (True, True, None)])
-def test_schedule_of_the_learning_rate(is_bonus, one_cycle, expected):
-    settings = replace(preset("required"), lr=0.1)
-    if is_bonus:
-        settings = replace(settings, bonus=BonusSettings(one_cycle=one_cycle))
-    pipeline = (BonusPipeline if is_bonus else Pipeline)(asdict(settings))
-    optimizer = make_optimizer(nn.Linear(1, 1), settings.lr)
-    scheduler = pipeline.make_scheduler(optimizer, 10)
-    rates = []
-    for _ in range(10):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    if expected:
-        assert rates == pytest.approx(expected)
-    else:  # up in the first 30 % of the steps, then down to almost 0
-        assert rates[2] == max(rates) == pytest.approx(0.1)
-        assert rates[0] == pytest.approx(0.1 / 25)
-        assert rates[-1] < 1e-5
+EXERCISE = {"blocks": 1, "epochs": 5, "lr": 1e-4, "batch_size": 32, "max_len": 500, "dropout": 0.1, "freeze": False,
+            "min_freq": 10, "glove_dim": 50, "valid_share": 0.2, "handout_data": False, "bonus": None}
+ALL_PARTS = {"unlabelled": False, "short_texts": True, "regions": True, "input_dropout": 0.6, "one_cycle": True}
+BONUS = EXERCISE | {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05, "bonus": ALL_PARTS}
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("required", EXERCISE), ("handout", EXERCISE | {"glove_dim": 300, "freeze": True, "handout_data": True}),
+    ("sample", EXERCISE | {"epochs": 20, "lr": 1e-3, "batch_size": 16, "min_freq": 2}), ("bonus", BONUS),
+    ("bonus-unsup", BONUS | {"epochs": 8, "bonus": ALL_PARTS | {"unlabelled": True}})])
+def test_presets_are_those_of_the_results(name, expected):
+    assert asdict(preset(name)) == expected

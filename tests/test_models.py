@@ -306,8 +306,10 @@ def test_dropout_is_for_training_only():
 @pytest.mark.parametrize("num_of_blocks", [1, 3])
 def test_network_is_vectors_blocks_mean_and_linear(num_of_blocks):
     network, ids = make_network(num_of_blocks=num_of_blocks), torch.randint(2, 14, (4, 7))
+    ids[0, :2] = 0  # an unknown word is a token like any other
     x = network.embedding.weight[ids]
     assert len(network.blocks) == num_of_blocks
+    assert len(list(network.parameters())) == 1 + 11 * num_of_blocks + 2, "no block shares its weights"
     for block in network.blocks:
         x = pytorch_block(block, x)
     logits = network(ids)

@@ -24,7 +24,7 @@ def corpus(request):
     chance, part = np.random.default_rng(1), np.repeat(["train", "valid", "test", "unsup"], [36, 9, 9, 18])
     if not request.param:
         part = part[:54]
-    labels = chance.integers(0, 2, len(part))
+    labels = (chance.random(len(part)) < 0.7).astype(int)  # unequal, so that the intercept matters
     texts = []
     for label in labels:
         probabilities = [.2, .3, .1, .15, .15, .1] if label else [.2, .1, .3, .15, .15, .1]
@@ -81,7 +81,7 @@ def naive_bayes_value(gram, texts, labels):
     p = sum(label for text, label in zip(texts, labels, strict=True) if gram in distinct(text))
     n = sum(1 - label for text, label in zip(texts, labels, strict=True) if gram in distinct(text))
     if gram[0] != "not":
-        return math.log((p + 1) / (n + 1)) if p + n >= 2 else 0.0
+        return math.log((p + 1) / (n + 1)) if p + n > 1.5 else 0.0  # at least 2, whatever the rounding
     of_word = naive_bayes_value(gram[1:], texts, labels)
     contrary = 1 / (1 + math.exp(of_word / 2))
     return math.log((p + 4 * contrary) / (n + 4 * (1 - contrary)))
@@ -114,6 +114,7 @@ def test_values_are_plain_counts_of_the_other_films(corpus):
     tables, folds = tables_of(reviews, train)
     texts, labels, movies = texts_of(select(reviews, train)), reviews.labels[train], reviews.movies[train]
     assert all(len(set(folds[movies == movie])) == 1 for movie in set(movies))
+    assert set(folds) == set(range(5)) == set(range(len(tables)))
     for i, table in enumerate(tables):
         others = np.flatnonzero(folds != i)
         for gram, row in rows_of(table).items():
@@ -121,13 +122,28 @@ def test_values_are_plain_counts_of_the_other_films(corpus):
             assert table.values[row, 0] == pytest.approx(expected, abs=4e-3), gram
 
 
-def test_labels_of_validation_and_test_reviews_are_not_read(corpus):
+@pytest.mark.parametrize("corpus", [True], indirect=True, ids=["unsup"])
+def test_soft_values_count_the_predictions_of_the_linear_fit(corpus):
+    """With the intercept of the fit, as many training reviews are predicted to be positive as are positive."""
     reviews, train = corpus
-    flipped = np.where(train, reviews.labels, 1 - reviews.labels)
-    flipped[reviews.labels < 0] = -1
-    tables, _ = tables_of(reviews, train)
-    others, _ = tables_of(replace(reviews, labels=flipped), train)
-    assert all(map(same, tables, others))
+    tables, folds = tables_of(reviews, train)
+    texts, labels = texts_of(select(reviews, train)), reviews.labels[train]
+    unlabelled = texts_of(select(reviews, reviews.labels < 0))
+    for i, table in enumerate(tables):
+        row_of, linear = rows_of(table), table.values[:, 1].astype(float)
+
+        def logit(text, row_of=row_of, linear=linear):
+            return sum(linear[row_of[gram]] for gram in distinct(text))
+
+        seen = [j for j in np.flatnonzero(folds != i) if texts[j]]
+        logits, candidates = np.array([logit(texts[j]) for j in seen]), np.linspace(-5, 5, 10_001)
+        positive = (1 / (1 + np.exp(-logits - candidates[:, None]))).sum(axis=1)
+        intercept = candidates[np.argmin(np.abs(positive - labels[seen].sum()))]
+        assert abs(intercept) > 0.05
+        soft_labels = [1 / (1 + math.exp(-logit(text) - intercept)) for text in unlabelled]
+        for gram, row in row_of.items():
+            expected = naive_bayes_value(gram, unlabelled, soft_labels)
+            assert table.values[row, 2] == pytest.approx(expected, abs=1e-2), gram
 
 
 def test_channels_are_values_and_sums(corpus):
@@ -148,7 +164,7 @@ def test_channels_are_values_and_sums(corpus):
 
 
 def test_linear_fit_has_the_least_loss():
-    """The gradient of the sum of log(1 + exp(-y z)) + penalty / 2 |w|² is 0. The loss is convex."""
+    """The gradient of the sum of log(1 + exp(-y z)) + 3 / 2 |w|² is 0. The loss is convex."""
     chance, words = np.random.default_rng(0), 3
     X, values = chance.random((60, 9)) < 0.4, chance.normal(size=9)
     features = X * values
@@ -159,18 +175,9 @@ def test_linear_fit_has_the_least_loss():
     summands, intercept = fit_linear(rows[order], reviews[order], values, labels, words)
     errors = 1 / (1 + np.exp(-(X @ summands + intercept))) - labels
     summands[words:2 * words] += summands[:words] / 2
-    gradient = np.append(features.T @ errors + ngram_values.PENALTY * summands / values, errors.sum())
+    gradient = np.append(features.T @ errors + 3 * summands / values, errors.sum())
     np.testing.assert_allclose(gradient, 0, atol=5e-3)
     assert np.abs(summands).max() > 0.1
-
-
-def test_each_text_gets_the_channels_of_its_fold(corpus):
-    reviews, train = corpus
-    tables, folds = tables_of(reviews, train)
-    texts = select(reviews, train)
-    found = np.split(channels_by_fold(texts, folds, tables), texts.starts[1:-1])
-    for i, fold in enumerate(folds):
-        assert np.array_equal(found[i], tables[fold].channels(select(texts, [i])))
 
 
 def test_channels_do_not_depend_on_the_numbers_of_words(corpus):
@@ -226,4 +233,7 @@ def test_second_load_learns_nothing_and_another_input_is_learned_again(corpus, t
     for arguments in ((reviews, fewer, 2, 0), (reviews, train, 5, 0), (reviews, train, 2, 7),
                       (other_movies, train, 2, 0)):
         load_tables(*arguments, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 5
+    for name in ("PENALTY", "PRIOR", "VERSION"):
+        monkeypatch.setattr(ngram_values, name, 9.0)
+        load_tables(reviews, train, 2, 0, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 8

@@ -79,9 +79,14 @@ def labelled_digest(source):
 
 
 def train_toy(data, runs, name, *options):
-    """Train on the toy data of the fixture `data`; return the folder of the run."""
-    sentiment_analysis.main(["--data-dir", str(data), "--cache-dir", str(data / "cache"), "--runs-dir", str(runs),
-                             "--name", name, *QUICK, *map(str, options)])
+    """Train on the toy data of the fixture `data`; return the folder of the run. `options` come first."""
+    usual = {"--data-dir": data, "--cache-dir": data / "cache", "--runs-dir": runs, "--name": name}
+    usual |= dict(zip(QUICK[::2], QUICK[1::2], strict=True))
+    arguments = list(options)
+    for option, value in usual.items():
+        if option not in options:
+            arguments += [option, value]
+    sentiment_analysis.main([str(argument) for argument in arguments])
     return runs / name
 
 
@@ -119,8 +124,8 @@ class Server:
         asked: the paths of all requests so far.
         headers: further headers of every answer.
         moved: redirects, a dict from path to path.
-        fault: None, "error 500", "breaks off" or "stalls" (after half of the body), or "once" (only the first answer
-            from a path in `moved` breaks off).
+        fault: None, "error 500" (or another status), "breaks off" or "stalls" (after half of the body), or "once"
+            (only the first answer from a path in `moved` breaks off).
     """
 
     def __init__(self):
@@ -171,8 +176,9 @@ class ServerHandler(BaseHTTPRequestHandler):
         return server.fault in ("breaks off", "stalls")
 
     def status(self):
-        if self.server_data.fault == "error 500":
-            return 500
+        fault = self.server_data.fault or ""
+        if fault.startswith("error "):
+            return int(fault.removeprefix("error "))
         if self.path in self.server_data.moved:
             return 302
         if self.path not in self.server_data.files:
