@@ -16,10 +16,10 @@ import pypdf
 import typst
 
 from check.rules import MAX_PAGES
-from helpers.cli import Parser, UserError, run_command
+from helpers.cli import Parser, UserError, run_command, user_path
 from helpers.files import whole_file
 from report.content import draw_figures, reference_content, runs_content
-from report.fonts import needs_system_fonts
+from report.fonts import break_words, make_printable, map_texts, needs_system_fonts
 from report.notes import make_template, plain, read_notes
 
 TEMPLATE = Path(__file__).with_name("report.typ")
@@ -27,8 +27,12 @@ AUTHOR = {"name": "your name", "cse": "your cse username", "id": "your ID, digit
 
 
 def digest(content):
-    """Return the SHA-256 of the template and the content, without the figures, which are drawn from the content."""
-    return hashlib.sha256(TEMPLATE.read_bytes() + json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of the templates and the content, without the figures, which are drawn from the content.
+
+    The templates are read as text, because git may store them with other line ends.
+    """
+    templates = [path.read_text(encoding="utf-8") for path in sorted(TEMPLATE.parent.glob("*.typ"))]
+    return hashlib.sha256("".join([*templates, json.dumps(content, sort_keys=True)]).encode()).hexdigest()
 
 
 def render(content, author=None, notes=None):
@@ -42,14 +46,15 @@ def render(content, author=None, notes=None):
         notes: as `read_notes` returns them, or None.
     """
     notes = notes or {}
-    content = content | {"author": author, "notes": notes}
-    sentences = content["sentences"]["sentences"] if content["sentences"] else []
-    texts = {"the name": "".join((author or {}).values()), "the notes": plain(notes),
-             "the sentences": "".join(one["sentence"] for one in sentences)}
-    system_fonts = [needs_system_fonts(text, what) for what, text in texts.items()]
-    inputs = {"report": json.dumps(content), "figures": json.dumps(draw_figures(content)), "digest": digest(content)}
+    own_texts = {"the name": "".join((author or {}).values()), "the notes": plain(notes)}
+    system_fonts = [needs_system_fonts(text, what) for what, text in own_texts.items()]
+    printable, needs_more = make_printable(content)
+    printable |= {"author": map_texts(break_words, author), "notes": notes}
+    inputs = {"report": json.dumps(printable), "figures": json.dumps(draw_figures(content)),
+              "digest": digest(content | {"author": author, "notes": notes})}
     try:
-        pdf = typst.compile(str(TEMPLATE), sys_inputs=inputs, ignore_system_fonts=not any(system_fonts))
+        pdf = typst.compile(str(TEMPLATE), sys_inputs=inputs,
+                            ignore_system_fonts=not (needs_more or any(system_fonts)))
     except typst.TypstError as error:
         raise UserError(f"the report cannot be built from these results ({str(error).splitlines()[0]}); they may be of "
                         "another version of the program.") from error
@@ -72,7 +77,7 @@ def add_report_options(parser):
     """Add the options that say what is in the report and who wrote it."""
     for name, description in AUTHOR.items():
         parser.add_argument(f"--{name}", default="", help=description)
-    parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown file with your own explanations")
+    parser.add_argument("--notes", type=user_path, metavar="FILE", help="Markdown file with your own explanations")
     parser.add_argument("--allow-substitutes", action="store_true",
                         help="accept results on the sample, and sentences of the project's own small GPT")
 
@@ -84,18 +89,18 @@ def read_author(args):
 
 def runs_report(args, author):
     """Return the report of the runs that the options name, as the bytes of a PDF."""
-    notes = read_notes(args.notes) if args.notes else None
-    return render(runs_content(args.runs, args.allow_substitutes), author, notes)
+    notes = read_notes(Path(args.notes)) if args.notes else None
+    return render(runs_content(Path(args.runs), args.allow_substitutes), author, notes)
 
 
 def main():
     parser = Parser(description="Build the report.")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder with your runs (default: build the reference "
-                        "report from report/results/)")
+    parser.add_argument("--runs", type=user_path, metavar="DIR", help="folder with your runs (default: build the "
+                        "reference report from report/results/)")
     add_report_options(parser)
     parser.add_argument("--notes-template", action="store_true", help="print an empty file of notes")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="PDF to write (default: report.pdf in the folder of "
-                        "the runs)")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="PDF to write (default: report.pdf in the "
+                        "folder of the runs)")
     args = parser.parse_args()
     if args.notes_template:
         print(make_template())
@@ -103,7 +108,7 @@ def main():
     if not args.runs and (args.name or args.cse or args.id or args.notes or args.allow_substitutes):
         raise UserError("the reference report takes no name and no notes; give the folder of your runs with --runs.")
     if args.runs:
-        pdf, path = runs_report(args, read_author(args)), args.out or args.runs / "report.pdf"
+        pdf, path = runs_report(args, read_author(args)), args.out or Path(args.runs, "report.pdf")
     else:
         pdf, path = render(reference_content()), args.out or TEMPLATE.with_suffix(".pdf")
     with whole_file(path) as temporary:

@@ -8,7 +8,8 @@ from helpers.figures import draw_attention, draw_losses, draw_reliability
 from helpers.gpt2.identity import describe_weights, is_gpt2, is_own_gpt
 from report.analysis import layer_differences
 from report.findings import reading
-from report.runs import ANALYSIS, compare_settings, group_runs, make_group, read_json, read_runs
+from report.groups import compare_settings, describe_other, group_runs, make_group
+from report.runs import ANALYSIS, read_json, read_runs
 
 RESULTS = Path(__file__).parent / "results"
 RUN = {"required": "python sentiment_analysis.py", "bonus": "python sentiment_analysis.py --preset bonus",
@@ -28,9 +29,10 @@ SENTENCES_KEYS = ["model", "parameters", "weights_sha256", "backend", "device", 
 def runs_content(folder, allow_substitutes=False):
     """Return the content of the report of the runs in a folder.
 
-    Raises UserError if there are none, or if they are of substitutes that are not allowed.
+    Raises UserError if the folder has no finished run, or if a run is of substitutes that are not allowed.
     """
-    groups = group_runs(read_runs(folder))
+    runs, of_others = read_runs(folder)
+    groups = group_runs(runs)
     sentences = read_sentences(folder / "gpt2" / "gpt2_sentences.json")
     if not groups and sentences is None:
         raise UserError(f"{folder} holds no finished run; train first: {RUN['required']}.")
@@ -38,7 +40,8 @@ def runs_content(folder, allow_substitutes=False):
     required, bonus = choose_imdb(of_imdb) if of_imdb else choose_sample(groups)
     content = make_content(required, [bonus] if bonus else [], sentences)
     shown = [group for group in (required, bonus) if group]
-    content["mentions"] = [mention(group, folder) for group in groups if group not in shown]
+    others = [group for group in groups if group not in shown] + [describe_other(run) for run in of_others]
+    content["mentions"] = [mention(group, folder) for group in others]
     if content["notices"] and not allow_substitutes:
         raise UserError(f"{' '.join(content['notices'])} That is not what the exercise asks for; to use it anyway, add "
                         "--allow-substitutes.")
@@ -69,11 +72,12 @@ def choose_sample(groups):
 def mention(group, folder):
     """Return the facts of a group that gets one line."""
     return {"names": [f"{folder.name}/{name}" for name in group["names"]], "preset": group["preset"],
-            "data": group["data"], "test_accuracy": group["test_accuracy"], "valid_accuracy": group["valid_accuracy"]}
+            "network": group.get("network"), "data": group["data"], "test_accuracy": group["test_accuracy"],
+            "valid_accuracy": group["valid_accuracy"]}
 
 
 def read_sentences(path):
-    """Return a generation with what its figures say, or None if there is none.
+    """Return a generation with what its figures say, or None if the file is missing.
 
     Raises UserError unless it has ten prefixes and five sentences for each.
     """
@@ -118,9 +122,6 @@ def reference_content(folder=RESULTS):
     required, bonus = tracks.pop("baseline"), [group for group in tracks.values() if group]
     sentences = read_sentences(Path(folder, "gpt2_sentences.json"))
     content = make_content(required, bonus, sentences)
-    for name, group in tracks.items():
-        if group:
-            group["preset"] = name.replace("_", "-")
     analysis = required and required["analysis"]
     present = extras | {"required": required, "analysis": analysis, "bonus": bonus, "sentences": sentences}
     missing = {name: command for name, command in MEASURE.items() if not present.get(name)}
@@ -153,7 +154,8 @@ def reference_group(folder, name):
             if runs[0]["analysis"]["seed"] != runs[0]["metrics"]["seed"]:
                 raise UserError(f"{analysis} is of another seed than the first run of {path}; run report.analysis on "
                                 "that run.")
-        return make_group(runs, cpu=result.get("machine", {}).get("cpu"))
+        cpu = result.get("machine", {}).get("cpu")
+        return make_group(runs, cpu, None if name == "baseline" else name.replace("_", "-"))
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} is damaged or of another version; run the command that writes it again.") from error
 

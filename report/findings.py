@@ -8,6 +8,7 @@ import numpy as np
 CLEAR, MIXED = (1, 10), (4, 7)  # stars of the clearest and of the most mixed reviews of IMDB
 DIFFERENT = 1.2  # a ratio of error rates from which the report calls one higher
 SIMILAR = 0.15  # median distance of the rows of attention weights from their mean, below which they count as similar
+LEVEL = 0.01  # by which share the last validation loss may exceed the lowest without a turn
 FILM_WORDS = re.compile(r"\b(film|movie|show|director|actor|actress|episode|cinema)s?\b", re.IGNORECASE)
 
 
@@ -19,8 +20,8 @@ def mean_and_sd(values):
 def curve_findings(epochs):
     """Return the course of the losses. `epochs` is a list of {"train_loss", "valid_loss"}.
 
-    "trend" is "single" (one epoch), "fall" (both losses fall in every epoch), "turn" (the validation loss is lowest
-    before the last epoch) or "uneven".
+    "trend" is "single" (one epoch), "fall" (both losses fall in every epoch), "level" (the validation loss is lowest
+    before the last epoch, but only by a share of LEVEL), "turn" (lowest before the last epoch) or "uneven".
     """
     train = [epoch["train_loss"] for epoch in epochs]
     valid = [epoch["valid_loss"] for epoch in epochs]
@@ -29,7 +30,7 @@ def curve_findings(epochs):
     if len(epochs) == 1:
         trend = "single"
     elif best < len(epochs):
-        trend = "turn"
+        trend = "level" if valid[-1] <= (1 + LEVEL) * min(valid) else "turn"
     else:
         trend = "fall" if train_falls and valid_falls else "uneven"
     lower = [v < t for t, v in zip(train, valid, strict=True)]
@@ -46,16 +47,22 @@ def compare_errors(first, second):
 
 def error_findings(analysis):
     """Return how errors depend on stars and on length; None where one kind of review is missing."""
-    rates = []
-    for stars in (CLEAR, MIXED):
-        rows = [row for row in analysis["error_by_stars"] if row["stars"] in stars]
-        reviews = sum(row["reviews"] for row in rows)
-        rates.append(sum(row["reviews"] * row["error"] for row in rows) / reviews if reviews else None)
-    lengths = [row["error"] for row in analysis["error_by_length"]]
-    return {
-        "stars": None if None in rates else {"clear": rates[0], "mixed": rates[1], "mixed_is": compare_errors(*rates)},
-        "length": None if len(lengths) < 2 else {
-            "shortest": lengths[0], "longest": lengths[-1], "longest_is": compare_errors(lengths[0], lengths[-1])}}
+    by_stars, lengths = analysis["error_by_stars"], [row["error"] for row in analysis["error_by_length"]]
+    found = {"stars": None, "length": None}
+    clear, mixed = mean_error(by_stars, CLEAR), mean_error(by_stars, MIXED)
+    if clear is not None and mixed is not None:
+        found["stars"] = {"clear": clear, "mixed": mixed, "mixed_is": compare_errors(clear, mixed)}
+    if len(lengths) > 1:
+        shortest, longest = lengths[0], lengths[-1]
+        found["length"] = {"shortest": shortest, "longest": longest, "longest_is": compare_errors(shortest, longest)}
+    return found
+
+
+def mean_error(rows, stars):
+    """Return the error rate of the reviews with given stars, or None if no review has them."""
+    chosen = [row for row in rows if row["stars"] in stars]
+    reviews = sum(row["reviews"] for row in chosen)
+    return sum(row["reviews"] * row["error"] for row in chosen) / reviews if reviews else None
 
 
 def attention_findings(attention):
@@ -70,18 +77,18 @@ def attention_findings(attention):
 
 def reading(sentences):
     """Return figures of the sentences of `gpt2_sentences.json`, a list of {"prefix", "sentence", "cut"}."""
-    words, endings, of_films = [], [], Counter()
-    for one in sentences:
-        words.append(re.findall(r"[\w'’]+", one["sentence"].lower()))
-        ending = one["sentence"][len(one["prefix"]):]
-        endings.append(ending)
-        of_films[one["prefix"]] += bool(FILM_WORDS.search(ending))
-    count = Counter(endings)
-    repeated = sum(number for number in count.values() if number > 1)
+    words = [re.findall(r"[\w'’]+", one["sentence"].lower()) for one in sentences]
+    lengths = [len(of_sentence) for of_sentence in words]
+    found = {"sentences": len(sentences), "cut": len([one for one in sentences if one["cut"]])}
+    found |= {"words": sum(lengths), "mean_length": sum(lengths) / len(sentences), "longest": max(lengths)}
+    found["distinct_words"] = len(set().union(*words))
+
     prefixes = Counter(one["prefix"] for one in sentences)
-    film_prefixes = [prefix for prefix in prefixes if of_films[prefix] > prefixes[prefix] / 2]
-    total = sum(map(len, words))
-    return {"sentences": len(sentences), "repeated": repeated, "cut": sum(one["cut"] for one in sentences),
-            "mean_length": total / len(sentences), "longest": max(map(len, words)),
-            "distinct_words": len({word for sentence in words for word in sentence}), "words": total,
-            "prefixes": len(prefixes), "film_prefixes": len(film_prefixes), "of_films": sum(of_films.values())}
+    endings, of_films = Counter(), Counter()  # of_films: sentences of each prefix that turn to films
+    for one in sentences:
+        ending = one["sentence"][len(one["prefix"]):]
+        endings[ending] += 1
+        of_films[one["prefix"]] += bool(FILM_WORDS.search(ending))
+    found["repeated"] = sum(number for number in endings.values() if number > 1)
+    film_prefixes = [prefix for prefix, number in prefixes.items() if of_films[prefix] > number / 2]
+    return found | {"prefixes": len(prefixes), "film_prefixes": len(film_prefixes)}

@@ -8,6 +8,7 @@ The same input gives the same bytes.
 """
 
 import ast
+import importlib.util
 import io
 import re
 import sys
@@ -15,11 +16,13 @@ import zipfile
 from pathlib import Path
 
 from check.rules import ALLOWED, FOR_GENERATION
-from helpers.cli import Parser, UserError, run_command
+from helpers.cli import Parser, UserError, run_command, user_path
 from helpers.files import whole_file
 from report.build import MAX_PAGES, add_report_options, count_pages, read_author, runs_report
 
 ROOT = Path(__file__).parents[1]
+SCRIPTS = ["generate_gpt2.py", "models.py", "sentiment_analysis.py"]
+PACKAGES = ALLOWED | FOR_GENERATION | set(sys.stdlib_module_names)  # what the program may import, besides itself
 README = """\
 Name: {name}
 CSE username: {cse}
@@ -39,16 +42,44 @@ Files:
 
 
 def product_files(root):
-    """Return the program: a dict from the name of each file, such as "helpers/cli.py", to its bytes."""
-    paths = [*root.glob("*.py"), *root.glob("helpers/**/*.py")]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
+    """Return the program: a dict from the name of each file, such as "helpers/cli.py", to its bytes.
+
+    These are the three scripts and what they import, directly or not. Other files stay out. Raises UserError if a
+    script is missing, or if one of the files is not Python.
+    """
+    product, waiting = {}, list(SCRIPTS)
+    while waiting:
+        name = waiting.pop()
+        if name in product:
+            continue
+        try:
+            product[name] = (root / name).read_bytes()
+        except FileNotFoundError as error:
+            raise UserError(f"{root / name} is missing; copy it from the repository.") from error
+        for _, module in find_imports(name, product[name]):
+            waiting += find_files(root, module)
+    return dict(sorted(product.items()))
+
+
+def find_files(root, module):
+    """Return the files of this project that importing a module runs: "helpers.cli" needs helpers/__init__.py too."""
+    parts = module.split(".")
+    if parts[0] in PACKAGES:  # also if its files were copied into the project
+        return []
+    names = []
+    for end in range(1, len(parts) + 1):
+        path = "/".join(parts[:end])
+        for name in (f"{path}/__init__.py", f"{path}.py"):
+            if (root / name).is_file():
+                names.append(name)
+    return names
 
 
 def check_imports(product):
     """Raise UserError if a file imports anything but the standard library, the program and what the exercise allows."""
     own = {name.split("/")[0].removesuffix(".py") for name in product}
     for name, source in product.items():
-        allowed = ALLOWED | set(sys.stdlib_module_names) | own
+        allowed = PACKAGES - FOR_GENERATION | own
         if name == "generate_gpt2.py" or name.startswith("helpers/gpt2/"):
             allowed |= FOR_GENERATION
         for line, module in find_imports(name, source):
@@ -68,7 +99,18 @@ def find_imports(name, source):
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
-            yield node.lineno, "." * node.level + (node.module or "")
+            module = absolute_name("." * node.level + (node.module or ""), name)
+            for alias in node.names:  # each may be a module
+                yield node.lineno, f"{module}.{alias.name}"
+
+
+def absolute_name(module, name):
+    """Return the full name of a module that the file `name` imports: ".cli" in helpers/files.py is "helpers.cli"."""
+    package = name.rpartition("/")[0].replace("/", ".")
+    try:
+        return importlib.util.resolve_name(module, package)
+    except ImportError:  # a script has no package
+        return module
 
 
 def make_readme(author, product, requirements):
@@ -133,13 +175,13 @@ def make_zip(root, author, pdf):
 def main():
     parser = Parser(description="Make the zip to hand in: README, the program's .py files and the report.")
     add_report_options(parser)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder with your runs "
+    parser.add_argument("--runs", type=user_path, default="runs", metavar="DIR", help="folder with your runs "
                         "(default: %(default)s)")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="PDF of your own, in place of that of the runs")
+    parser.add_argument("--report", type=user_path, metavar="FILE", help="a PDF of your own")
     args = parser.parse_args()
     author = read_author(args)
     check_author(author)
-    pdf = read_pdf(args.report) if args.report else runs_report(args, author)
+    pdf = read_pdf(Path(args.report)) if args.report else runs_report(args, author)
     data = make_zip(ROOT, author, pdf)
     path = Path(f"ex5_{author['id']}.zip")
     with whole_file(path) as temporary:

@@ -1,8 +1,10 @@
 """The report shows the runs that it is given, and says nothing that their figures contradict."""
 
+import functools
 import importlib.metadata
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,7 @@ def quick_layers(monkeypatch):
     monkeypatch.setattr(content, "layer_differences", lambda: layers)
 
 
+@functools.lru_cache
 def text_of(pdf):
     """Return the text of a PDF without white space, so that line breaks do not matter."""
     return "".join("".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(pdf)).pages).split())
@@ -84,6 +87,17 @@ def test_committed_report_shows_the_committed_results(reference, committed):
         assert committed == build.render(reference)
 
 
+def test_digest_does_not_depend_on_line_ends(tmp_path, monkeypatch):
+    """A clone with core.autocrlf=true has other bytes."""
+    before = build.digest({})
+    for path in build.TEMPLATE.parent.glob("*.typ"):
+        (tmp_path / path.name).write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    monkeypatch.setattr(build, "TEMPLATE", tmp_path / "report.typ")
+    assert build.digest({}) == before
+    (tmp_path / "layout.typ").write_text("another layout")
+    assert build.digest({}) != before
+
+
 def test_headline_figures_are_those_of_the_results(reference, committed):
     for group in (reference["required"], *reference["bonus"]):
         holds(committed, shown(group["test_accuracy"]), shown(group["without_duplicates"]))
@@ -114,17 +128,30 @@ def test_missing_results_are_said_to_be_missing(tmp_path):
 # ---- The report of runs
 
 
+def figures_of(group):
+    """Return the figures of a group as the report writes them: accuracies, losses, and large counts of reviews."""
+    figures = {shown(group[key]) + " %" for key in ("test_accuracy", "without_duplicates", "valid_accuracy")}
+    figures |= {f"{epoch[key]:.4f}" for epoch in group["epochs"] for key in ("train_loss", "valid_loss")}
+    figures |= {f"{100 * epoch['valid_accuracy']:.2f} %" for epoch in group["epochs"]}
+    return figures | {f"{count:,}" for count in sum(group["confusion"], []) if count > 999}
+
+
 def test_report_shows_the_run_and_none_of_the_reference_figures(tmp_path, reference):
-    write_run(tmp_path / "required", make_metrics())
+    write_run(tmp_path / "required", make_metrics(accuracy=0.81236, valid_losses=[0.61239, 0.5, 0.4, 0.3, 0.28]))
     pdf = report_of(tmp_path)
-    holds(pdf, *AUTHOR.values(), "81.23 %", "seed 42", "81.13 %", "Abacus 9, 3 threads, PyTorch 2.13.0", "2026-10-09",
-          "20,000", "10,101", "So good it hurts.", "0.987", "python sentiment_analysis.py --preset bonus",
-          "python generate_gpt2.py")
-    groups = [reference["required"], *reference["bonus"]]
-    lacks(pdf, *(shown(group["test_accuracy"]) for group in groups), "hand-out", "Keras", "reference solution")
+    holds(pdf, *AUTHOR.values(), "81.24 %", "seed 42", "81.14 %", "0.6124", "2,399", "2026-10-09",
+          "Abacus 9, 3 threads, PyTorch 2.13.0", "20,000", "So good it hurts.", "0.987",
+          "python sentiment_analysis.py --preset bonus", "python generate_gpt2.py",
+          *figures_of(content.runs_content(tmp_path)["required"]))
+    for group in (reference["required"], *reference["bonus"]):
+        lacks(pdf, *figures_of(group), group["machine"], shown(group["test_accuracy"]))
+    analysis = reference["required"]["analysis"]
+    lacks(pdf, *(one["text"] for one in analysis["examples"]), *(one["sentence"] for one in analysis["attention"]),
+          *(f"{row['reviews']:,} {100 * row['error']:.1f} %" for row in analysis["error_by_stars"]), "hand-out",
+          "Keras", "reference solution")
 
 
-def test_groups_of_runs(tmp_path):
+def test_groups_of_runs(tmp_path, monkeypatch):
     for seed, accuracy in ((42, 0.81), (43, 0.83)):
         write_run(tmp_path / f"required-{seed}", make_metrics(seed, accuracy=accuracy))
     write_run(tmp_path / "better-on-test", make_metrics(settings=TWO_BLOCKS, accuracy=0.99, valid_accuracy=0.85))
@@ -132,15 +159,20 @@ def test_groups_of_runs(tmp_path):
     handout = replace(sentiment_analysis.HANDOUT, glove_dim=50)
     write_run(tmp_path / "handout", make_metrics(settings=handout, accuracy=0.8141, valid_accuracy=0.99))
     write_run(tmp_path / "sample", make_metrics(settings=sentiment_analysis.SAMPLE, accuracy=0.8642, data="SAMPLE"))
+    metrics = make_metrics(accuracy=0.8472, models="/home/ada/mine.py")
+    write_run(tmp_path / "theirs", metrics | {"test": {"accuracy": 0.8472, "confusion": [[1, 1], [1, 1]]}})
+    (tmp_path / "theirs" / "analysis.json").unlink()
+    monkeypatch.setitem(sys.modules, "helpers.bonus", None)  # the report does not need this folder
     found = content.runs_content(tmp_path)
     assert found["required"]["names"] == ["required-42", "required-43"]
     assert found["required"]["test_accuracy"] == {"mean": pytest.approx(0.82), "sd": pytest.approx(0.0141421, abs=1e-6)}
-    assert [group["preset"] for group in found["bonus"]] == ["bonus"]
+    assert [group["title"] for group in found["bonus"]] == ["bonus"]
     assert {one["names"][0]: one["preset"] for one in found["mentions"]} == {
         f"{tmp_path.name}/better-on-test": None, f"{tmp_path.name}/handout": "handout",
-        f"{tmp_path.name}/sample": "sample"}
+        f"{tmp_path.name}/sample": "sample", f"{tmp_path.name}/theirs": None}
     pdf = build.render(found, AUTHOR)
-    holds(pdf, "82.00 ± 1.41 %", "42 and 43", "91.00", "N-gram channels", "81.41 %", "SAMPLE reviews, which says")
+    holds(pdf, "82.00 ± 1.41 %", "42 and 43", "91.00", "N-gram channels", "81.41 %", "SAMPLE reviews, which says",
+          "the network in mine.py): test accuracy 84.72 %")
     lacks(pdf, "Substitutes.")
 
 
@@ -160,7 +192,8 @@ def test_other_settings_are_shown_as_what_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(("losses", "says"), [
-    ([0.5, 0.4, 0.3, 0.35, 0.4], "lowest after epoch 3"),
+    ([0.5, 0.4, 0.3, 0.35, 0.4], "lowest after epoch 3 (0.3000) and is 0.4000 after the last one"),
+    ([0.5, 0.4, 0.3, 0.25, 0.252], "it no longer falls, and it hardly rises"),
     ([0.5, 0.4, 0.3, 0.25, 0.2], "Both losses fall in every epoch"),
     ([0.5, 0.6, 0.3, 0.25, 0.2], "not both losses fall"),
     ([0.9, 0.8, 0.7, 0.6, 0.5], "no overfitting")])
@@ -218,17 +251,21 @@ def test_substitutes_are_refused_unless_allowed_and_then_on_page_one(tmp_path):
 def test_nothing_reaches_into_the_margins(tmp_path, monkeypatch):
     write_run(tmp_path / "required", make_metrics())
     write_run(tmp_path / "bonus", make_metrics(settings=BONUS))
-    write_gpt2(tmp_path, weights_sha256="ab" * 32)
+    write_gpt2(tmp_path, weights_sha256="ab" * 32, model="weights" * 20)
     pages = []
 
     def compile_png(template, **options):
-        pages.extend(typst_compile(template, format="png", ppi=50, **options))
+        if isinstance(template, str):  # the report, not the glyphs of fonts.py
+            pages.extend(typst_compile(template, format="png", ppi=50, **options))
         return typst_compile(template, **options)
 
     typst_compile = typst.compile
     monkeypatch.setattr(build.typst, "compile", compile_png)
-    monkeypatch.setattr(build, "needs_system_fonts", lambda text, what: False)
-    report_of(tmp_path)
+    word = "wide" * 60
+    (tmp_path / "notes.md").write_text(f"# 6\n{word} `{word}` $x_1 + {'x + ' * 90} x$\n\n- {word}\n\n|a|b|\n|-|-|\n"
+                                       f"|{word}|b|\n\n```\n{word}\n```\n", encoding="utf-8")
+    monkeypatch.setitem(AUTHOR, "name", word)
+    report_of(tmp_path, notes=read_notes(tmp_path / "notes.md"))
     for page in pages:
         ink = matplotlib.image.imread(io.BytesIO(page))[..., :3].mean(axis=(0, 2)) < 1  # of each column of pixels
         margin = round(len(ink) * 1.9 / 21)  # cm of an A4 page, 2 less what punctuation may hang over
@@ -266,17 +303,29 @@ def test_generation_that_is_not_ten_times_five_sentences_is_refused(tmp_path, co
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="cannot find the folder"):
         report_of(tmp_path / "nothing")
     with pytest.raises(UserError, match="holds no finished run"):
         report_of(tmp_path)
 
 
+@pytest.mark.parametrize("option", ["--runs", "--notes", "--out"])
+def test_home_folder_is_expanded(call, tmp_path, monkeypatch, option):
+    """The shell does not expand `--runs=~/x`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
+    write_run(tmp_path / "runs" / "required", make_metrics())
+    (tmp_path / "notes").write_text("# 5\n\nMine.\n", encoding="utf-8")
+    options = {"--runs": tmp_path / "runs", "--out": tmp_path / "out"} | {option: f"~/{option[2:]}"}
+    code, _, err = call(*(f"{name}={value}" for name, value in options.items()), main=build.main)
+    assert (code, (tmp_path / "out").exists()) == (0, True), err
+
+
 def test_too_many_pages_are_refused(tmp_path):
     write_run(tmp_path / "required", make_metrics())
-    notes = {"6": [{"kind": "paragraph", "items": [[{"kind": "text", "text": "A long explanation. " * 2000}]]}]}
+    (tmp_path / "notes.md").write_text("# 6\n" + "A long explanation. " * 2000, encoding="utf-8")
     with pytest.raises(UserError, match="pages and may have 6; shorten the notes"):
-        report_of(tmp_path, notes=notes)
+        report_of(tmp_path, notes=read_notes(tmp_path / "notes.md"))
 
 
 # ---- Names and notes
@@ -290,24 +339,98 @@ def test_name_in_any_script_is_on_the_cover_as_typed(tmp_path, name):
     assert all(letter in text for letter in name if letter != " ")
 
 
-def test_name_that_no_font_has_is_refused():
-    with pytest.raises(UserError, match="no font on this machine has \U0001f9ff, .* the name; install the font Noto"):
-        needs_system_fonts("\U0001f9ff", "the name")
+@pytest.mark.parametrize(("text", "message"), [
+    ("\u0c85\U0001e900", "no font on this machine has .* the name; install the font Noto Sans "),
+    ("A\x96", "the name has the character U\\+0096, which cannot be printed"),
+    ("A\u0378", r"U\+0378"), ("A\udcff", r"U\+DCFF"), ("A\x07", r"U\+0007")])
+def test_name_that_no_font_has_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        needs_system_fonts(text, "the name")
 
 
-def test_notes_are_set_as_they_are_written(tmp_path):
+def test_what_no_font_has_is_replaced_in_the_texts_of_others(tmp_path):
+    """Windows-1252 that was decoded as Latin-1, and characters that Unicode does not assign."""
+    review = "A\x96B\x8d\x80 \u0378 façade “Жизнь” \u0007"
+    examples = [{"text": review, "stars": 1, "label": 0, "tokens": 5, "probability": 0.9}]
+    write_run(tmp_path / "required", make_metrics(), make_analysis(examples=examples))
+    sentences = make_sentences()["sentences"]
+    sentences[0]["sentence"] = "My name is \udcff\U0003fffd naïve."
+    write_gpt2(tmp_path, sentences=sentences)
+    holds(report_of(tmp_path), "A–B\ufffd€ \ufffd façade “Жизнь” \ufffd", "My name is \ufffd\ufffd naïve.")
+
+
+NOTES = """\
+# Section 5: Self-attention
+
+#1 is a sentence, snake_case_words and 3 * 4 * 5 < 6 @fig #let x = [1] \\alpha costs $5 and $6 &lt; <b>tag</b>.
+A **strong _and_ soft** word, `x * y_1`, [a link](https://example.com/a_b), $\\frac{a_1 * b}{c_2 * d}$,
+$\\foo{x}$.<!-- hint -->
+
+- one
+  more
+
+  1. inner
+
+     second paragraph
+- two
+
+3) three
+
+| left | right |
+|:-----|------:|
+| `a`  | **b** |
+
+```python
+# 7 a comment <!-- stays -->
+```
+
+    # 6 indented code
+
+> quoted
+
+6.1 Bonus
+=========
+<!-- two
+# 7
+lines -->
+The bonus\\
+is here.
+"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_notes_are_set_as_they_are_written(tmp_path, newline):
+    path = tmp_path / "notes.md"
+    path.write_bytes(b"\xef\xbb\xbf" + NOTES.replace("\n", newline).encode())
+    notes = read_notes(path)
+    kinds = {part: [node["kind"] for node in nodes] for part, nodes in notes.items()}
+    assert kinds == {"5": ["paragraph", "bullet_list", "ordered_list", "table", "fence", "code_block", "blockquote"],
+                     "6.1": ["paragraph"]}
+    if newline != "\n":
+        return
     write_run(tmp_path / "required", make_metrics())
-    (tmp_path / "notes.md").write_text(
-        "# 5 Layers\n<!-- hint -->\nA **strong** and *soft* word, `x * y * z` and 3 * 4 #let $x$.\n\n"
-        "- one\n  more\n- two\n\n## 6.1\n1. first\n2. second\n", encoding="utf-8")
-    notes = read_notes(tmp_path / "notes.md")
-    assert notes.keys() == {"5", "6.1"}
-    assert [block["kind"] for block in notes["5"] + notes["6.1"]] == ["paragraph", "list", "numbered"]
-    kinds = [span["kind"] for span in notes["5"][0]["items"][0]]
-    assert kinds == ["text", "strong", "text", "emph", "text", "code", "text"]
     pdf = report_of(tmp_path, notes=notes)
-    holds(pdf, "A strong and soft word, x * y * z and 3 * 4 #let $x$.", "one more", "1. first")
-    lacks(pdf, "hint")
+    holds(pdf, "#1 is a sentence, snake_case_words and 3 * 4 * 5 < 6 @fig #let x = [1] \\alpha costs $5 and $6 <",
+          "<b>tag</b>. A strong and soft word, x * y_1, a link,", r"\foo{x}.", "• one more",
+          "1. inner second paragraph", "3. three", "left right a b", "# 7 a comment <!-- stays -->",
+          "# 6 indented code", "quoted", "The bonus is here.")
+    lacks(pdf, "hint", "lines -->", "frac", "**")
+
+
+@pytest.mark.parametrize(("heading", "part"), [
+    ("# 5", "5"), ("## 5. Self-Attention", "5"), ("### Section 6.1", "6.1"), ("# **7** Text", "7"), ("7 Text", None),
+    ("6\n===", "6"), ("6.1 Bonus\n---", "6.1"), ("# Part 7: text", "7"), ("# 6.1. Bonus #", "6.1"),
+    ("# 8", None), ("# 5.1 Layers", None), ("# 6,1 Bonus", None), ("# 5th part", None), ("# Layers", None), ("#", None),
+    ("# 5-7", None), ("# 5\n\n# 5", None), ("# 6\n\n- # 7", None), ("# 6\n\n> # Title", None)])
+def test_headings_of_notes(tmp_path, heading, part):
+    path = tmp_path / "notes.md"
+    path.write_text(f"{heading}\n\ntext\n", encoding="utf-8")
+    if part:
+        assert read_notes(path).keys() == {part}
+        return
+    with pytest.raises(UserError, match="use the headings # 5, # 6, # 6.1 and # 7") as caught:
+        read_notes(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_template_of_notes_is_empty_and_has_all_parts(call, tmp_path):
@@ -319,8 +442,10 @@ def test_template_of_notes_is_empty_and_has_all_parts(call, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (b"text", "text before its first heading"), (b"# 8\n\ntext", "has a heading # 8"), (b"\xff", "not UTF-8"),
-    (None, "there is no")])
+    (b"text", "text before its first heading"), (b"\xff\xfe#\0", "not UTF-8"), (None, "cannot find"),
+    (b"# 5\n![](a.png)", "picture"), (b"# 5\n<IMG src='a.png'>", "picture"),
+    (b"# 5\n" + b"> " * 300 + b"deep", "too deep"),
+    (b"# 5\n" + b"\n".join(b"  " * i + b"- deep" for i in range(60)), "too deep")])
 def test_bad_notes_are_refused(tmp_path, text, message):
     path = tmp_path / "notes.md"
     if text is not None:

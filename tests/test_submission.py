@@ -64,7 +64,8 @@ def test_zip_holds_readme_program_and_report_and_nothing_else(call, runs):
     assert "handed in by Ada Lovelace, ada, 123456789" in out
     data = (runs.parent / ZIP).read_bytes()
     found = unpack(data)
-    program = {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.py"), *ROOT.glob("helpers/**/*.py")]}
+    modules = [path for path in ROOT.glob("helpers/**/*.py") if not path.name.startswith(".")]  # all are imported
+    program = {*submission.SCRIPTS, *(path.relative_to(ROOT).as_posix() for path in modules)}
     assert {"models.py", "sentiment_analysis.py", "generate_gpt2.py", "helpers/bonus/network.py"} <= program
     assert found.keys() == {"README", "report.pdf"} | program
     assert all(found[name] == (ROOT / name).read_bytes() for name in program)
@@ -84,6 +85,47 @@ def test_readme_has_labelled_lines_packages_commands_and_one_line_for_each_file(
     for name in (*product, "report.pdf"):
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         assert line.endswith("."), line
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the program, in which a test may put files."""
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "helpers", root / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in submission.SCRIPTS:
+        shutil.copy(ROOT / name, root)
+    return root
+
+
+def test_files_that_the_program_does_not_import_stay_out(project):
+    before = product_files(project)
+    for name in ("scratch.py", "._models.py", "helpers/._cli.py", "helpers/old.py", "mine_test.py", "random.py",
+                 "mingpt/__init__.py", "mingpt/model.py", "other/x.py"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_bytes(b"import typst(\0")
+    (project / ".#m.py").symlink_to("ada@laptop.1234")
+    assert product_files(project) == before
+
+
+@pytest.mark.parametrize(("line", "files", "added"), [
+    ("import layers", ["layers.py"], ["layers.py"]),
+    ("def f():\n    from tools.norms import Norm", ["tools/norms.py"], ["tools/norms.py"]),
+    ("from tools import norms", ["tools/__init__.py", "tools/norms.py", "tools/other.py"],
+     ["tools/__init__.py", "tools/norms.py"]),
+    ("import helpers.mine", ["helpers/mine.py"], ["helpers/mine.py"])])
+def test_files_that_the_program_imports_are_taken_along(project, line, files, added):
+    before = product_files(project).keys()
+    for name in files:
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text("from . import cli\n" if name.startswith("helpers") else "", encoding="utf-8")
+    with open(project / "models.py", "a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    product = product_files(project)
+    submission.check_imports(product)
+    assert product.keys() - before == set(added)
+    (project / "models.py").unlink()
+    with pytest.raises(UserError, match="models.py is missing"):
+        product_files(project)
 
 
 def test_program_reads_no_file_that_the_zip_lacks():
@@ -106,7 +148,9 @@ def test_pdf_of_the_students_own(call, runs):
     ("--name", "", "name not given"), ("--cse", " ", "cse not given"), ("--id", "", "id not given"),
     ("--id", "12345678a", "digits"), ("--id", "١٢٣", "digits")])
 def test_wrong_author_is_refused(call, runs, option, value, message):
-    assert message in refused(*submit(call, option, value))
+    options = list(OPTIONS)
+    options[options.index(option) + 1] = value
+    assert message in refused(*call(*options, main=submission.main))
 
 
 def test_wrong_pdf_is_refused_and_an_older_zip_stays(call, runs):
@@ -116,7 +160,7 @@ def test_wrong_pdf_is_refused_and_an_older_zip_stays(call, runs):
     assert "has 7 pages and may have 6" in refused(*submit(call, "--report", make_pdf(folder / "long.pdf", 7)))
     assert "not a PDF" in refused(*submit(call, "--report", folder / "broken.pdf"))
     assert "cannot find" in refused(*submit(call, "--report", folder / "none.pdf"))
-    assert "there is no folder nothing" in refused(*submit(call, "--runs", "nothing"))
+    assert "cannot find the folder nothing" in refused(*submit(call, "--runs", "nothing"))
     assert (folder / ZIP).read_bytes() == b"old"
 
 
@@ -133,7 +177,7 @@ def test_substitutes_are_refused_unless_allowed(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("file", "line", "message"), [
     ("models.py", "import scipy.sparse", "models.py, line 1, imports scipy.sparse"),
     ("helpers/data/batches.py", "def f():\n    from torchvision.io import x", "line 2, imports torchvision.io"),
-    ("models.py", "from . import other", "imports ., which"),
+    ("models.py", "from . import other", "imports ..other, which"),
     ("sentiment_analysis.py", "import transformers", "imports transformers"),
     ("helpers/files.py", "import requests", "imports requests"),
     ("new.py", "import report", "imports report"),
