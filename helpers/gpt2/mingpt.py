@@ -3,10 +3,12 @@
 import contextlib
 import importlib.util
 import io
+import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 from helpers.cli import Unreachable, UserError
@@ -16,6 +18,7 @@ from helpers.downloads import open_url
 
 MINGPT_URL = "https://github.com/karpathy/minGPT"
 MINGPT_COMMIT = "37baab71b9abea1b76ab957409a1cc2fbfba8a26"
+TEMPORARY = ".minGPT-"  # the name of a clone that is not complete starts with this
 # transformers stores these weights in Conv1D layers, as the transpose of minGPT's nn.Linear weights.
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
@@ -106,7 +109,10 @@ def clone_mingpt(folder):
     folder = folder.resolve()  # if it is a link, its target is replaced
     clone = ["git", "clone", "--quiet", "--no-checkout", MINGPT_URL, "clone"]
     checkout = ["git", "-C", "clone", "checkout", "--quiet", MINGPT_COMMIT]
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".minGPT-") as temporary:
+    for leftover in folder.parent.glob(f"{TEMPORARY}*"):  # of killed processes
+        if time.time() - leftover.stat().st_mtime > 3600:  # seconds; a clone takes less
+            shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY) as temporary:
         try:
             for command in (clone, checkout):
                 subprocess.run(command, cwd=temporary, check=True, capture_output=True, timeout=300)

@@ -28,7 +28,7 @@ $warnings
 <div class="legend"><span>more negative −$strongest</span><i class="bar"></i>\
 <span>+$strongest more positive</span></div>
 <p class="small">The logit of this text is $logit; 0 is undecided. The number of a word is this logit minus the logit
-without the word.$marks</p>
+of the text without the word.$marks</p>
 <div id="text" dir="auto" role="group" aria-label="the text, with the number of each word">$words</div>
 <div id="panel" aria-live="polite">
 <div id="hint">Point at a word, or tap it, to see its number<span class="scripted"> and what it reads (attention).
@@ -36,8 +36,8 @@ Keyboard: Tab, then the arrow keys</span>.</div>
 <div id="detail" hidden>
 <p><bdi id="word"></bdi> <b id="number" dir="ltr"></b> <span id="meaning"></span></p>
 <p id="reads"></p>
-<div class="legend" id="shades"><span>attention 0%</span><i class="bar read"></i><span id="most"></span>\
-<span class="wide">(stripe: what the word changes)</span></div>
+<div class="legend" id="shades"><span>yellow: what it reads, 0%</span><i class="bar read"></i><span id="most"></span>\
+<span class="wide">stripe: what each word changes</span></div>
 </div>
 $blocks</div>
 $ngrams
@@ -54,8 +54,8 @@ $facts
 
 NGRAMS = Template("""<h2>What the n-grams say</h2>
 <p class="small">Besides the words, this network reads a value for each n-gram (one to three successive words), learned
-from labelled reviews. The sum over the $number n-grams of this text is $total. These are the
-strongest:</p>
+from labelled reviews. The sum over the $number n-grams of this text is $total. It is an input of the network, not
+its logit. These are the strongest:</p>
 <div class="columns">
 <table><caption>negative</caption>
 $negative
@@ -170,7 +170,8 @@ function shade(row) {
     name.textContent = shorten(words[data.read[i]].textContent);
     return [rank ? ', “' : '“', name, `”\u00a0${percent(shares[i] / 255 * largest)}`];
   });
-  find('reads').replaceChildren('reads most: ', ...list, ` (equal shares: ${percent(1 / T)})`);
+  const equal = `. Equal shares of ${T} tokens would be ${percent(1 / T)} each.`;
+  find('reads').replaceChildren('It reads most: ', ...list, equal);
   find('most').textContent = percent(largest);
 }
 
