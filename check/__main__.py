@@ -11,40 +11,49 @@ The exit code is 0 if all is right, 1 if something is wrong, and 2 if something 
 """
 
 import concurrent.futures
+import contextlib
 import os
 import sys
 
 from tqdm import tqdm
 
-from check.output import count_results, describe_submission, is_judged, summarise, to_json, write_table
+from check.output import count_results, describe_submission, list_errors, summarise, to_json, write_table
 from check.process import Options, judge_submission
-from helpers.cli import Parser, UserError, number, run_command
+from helpers.cli import Parser, UserError, number, run_command, user_path
+from helpers.files import whole_file
 
 
 def main():
     parser = Parser(prog="python -m check", description=__doc__.partition("\n")[0],
                     epilog="Checking runs the code of the solution: run the code of strangers in a container.")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a .py file, a notebook, a folder or a zip")
+    parser.add_argument("paths", type=user_path, nargs="+", metavar="PATH",
+                        help="a .py file, a notebook, a folder or a zip")
     parser.add_argument("--strict", action="store_true", help="count biases in the attention as a mistake")
     parser.add_argument("--run", action="store_true", help="also train the network for one epoch on the sample")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each submission")
-    parser.add_argument("--csv", metavar="FILE", help="also write a table with one row for each submission")
+    parser.add_argument("--csv", type=user_path, metavar="FILE",
+                        help="also write a table with one row for each submission")
     parser.add_argument("--jobs", type=number(int, 1), default=os.cpu_count() or 1, metavar="N",
                         help="submissions that are checked at the same time (default: the number of cores)")
     parser.add_argument("--timeout", type=number(float, 0.1), default=60,
-                        help="time limit for a submission in seconds (default: %(default)s)")
+                        help="time limit for a submission in seconds; if one layer exceeds it, the other layer gets "
+                        "the same time (default: %(default)s)")
     args = parser.parse_args()
     jobs = min(args.jobs, len(args.paths))
-    results = judge_all(args.paths, Options(args.timeout, args.strict, args.run, jobs), args.json)
-    if args.csv:
-        write_table(args.csv, results)
+    if args.csv and os.path.isdir(args.csv):
+        raise UserError(f"{args.csv} is a folder; give the path of a file.")
+    with whole_file(args.csv) if args.csv else contextlib.nullcontext() as table:  # fails before the work, not after
+        results = judge_all(args.paths, Options(args.timeout, args.strict, args.run, jobs), args.json)
+        if table:
+            write_table(table, results)
     if len(results) == 1 and not args.json:
         show_one(results[0])
     elif not args.json:
         print(count_results(results))
     sys.stdout.flush()
-    judged = all(map(is_judged, results))
-    sys.exit((0 if all(result["ok"] for result in results) else 1) if judged else 2)
+    if any(map(list_errors, results)):
+        sys.exit(2)
+    sys.exit(0 if all(result["ok"] for result in results) else 1)
 
 
 def judge_all(paths, options, as_json):
@@ -66,13 +75,14 @@ def judge_all(paths, options, as_json):
 
 
 def show_one(result):
-    """Print what is to be said of the only submission. Raises UserError if it cannot be judged."""
+    """Print what is to be said of the only submission. Raises UserError if it, or a layer of it, cannot be judged."""
     lines = describe_submission(result)
     if lines:
         print("\n".join(lines))
     sys.stdout.flush()
-    if "error" in result:
-        raise UserError(result["error"])
+    errors = list_errors(result)
+    if errors:
+        raise UserError(" ".join(errors))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def list_notes(mistakes, biases, search):
     if search.nearest:
         notes.append(f"nearest: {describe_nearest(search.nearest)}")
     if biases:
-        notes.append(f"biases: {biases}")
+        notes.append(f"biases: {biases}; this is a note, not a mistake")
     if search.found and search.tolerance > EXACT:
         notes.append("float32: part of the layer computes in float32, so the comparison allows for its rounding errors")
     return list(dict.fromkeys(notes))

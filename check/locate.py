@@ -1,17 +1,22 @@
 """Find the files of a submission, and the one that defines each of the two classes."""
 
+import contextlib
+import re
+
 from check.mistakes import ATTENTION, NORM
 from check.source import list_defined, read_source
 from check.unpack import JUNK
 from helpers.cli import UserError
 
 CODE = {".py", ".ipynb"}
+MINGPT_FOLDER = re.compile(r"(karpathy-)?mingpt(-(main|master|[0-9a-f]{7,40}))?", re.IGNORECASE)
+MINGPT_CLASSES = {"GPT", "CausalSelfAttention"}, {"BPETokenizer", "Encoder"}, {"CfgNode"}  # of its files, each
 
 
 def find_base(folder):
-    """Return the folder that holds the files: the folder itself, or the only one in it if it holds nothing else."""
+    """Return the folder that holds the files, without folders that hold one folder and nothing else."""
     inner = [path for path in folder.iterdir() if path.name not in JUNK]
-    return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
+    return find_base(inner[0]) if len(inner) == 1 and inner[0].is_dir() else folder
 
 
 def list_files(folder):
@@ -26,14 +31,24 @@ def is_junk(path, folder):
 
 
 def is_mingpt(path, folder):
-    """Return whether a path is part of minGPT's own code."""
-    return any(part.lower() in ("mingpt", "mingpt-master") for part in path.relative_to(folder).parts[:-1])
+    """Return whether a file is minGPT's own code, judging by its folder or by the classes that it defines."""
+    if any(map(MINGPT_FOLDER.fullmatch, path.relative_to(folder).parts[:-1])):
+        return True
+    if path.suffix != ".py":
+        return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    classes = {*re.findall(r"^class (\w+)", text, re.MULTILINE)}
+    return not classes & {ATTENTION, NORM} and any(theirs <= classes for theirs in MINGPT_CLASSES)
+
+
+def is_own(path, folder):
+    """Return whether a file may be the student's."""
+    return not is_junk(path, folder) and not is_mingpt(path, folder)
 
 
 def list_code(folder):
     """Return the paths of the student's own Python files and notebooks."""
-    return [path for path in list_files(folder) if path.suffix.lower() in CODE
-            and not is_junk(path, folder) and not is_mingpt(path, folder)]
+    return [path for path in list_files(folder) if path.suffix.lower() in CODE and is_own(path, folder)]
 
 
 def find_layers(path, shown):
@@ -45,6 +60,7 @@ def find_layers(path, shown):
     if path.is_file():
         read_source(path, shown)
         return {ATTENTION: (str(path), shown), NORM: (str(path), shown)}
+    write_cells(path)
     defined, broken = {}, None
     for file in list_code(path):
         place = f"{file.relative_to(path)} in {shown}"
@@ -63,6 +79,14 @@ def find_layers(path, shown):
     if len(found) < 2 and broken:
         raise broken
     return found
+
+
+def write_cells(folder):
+    """Write the files of %%writefile cells, which reading a notebook does."""
+    for path in list_code(folder):
+        if path.suffix.lower() == ".ipynb":
+            with contextlib.suppress(UserError):
+                read_source(path, path.name)
 
 
 def choose_file(files):

@@ -5,7 +5,6 @@ import json
 import textwrap
 
 from check.solution import CLASSES
-from helpers.cli import UserError
 
 WIDTH = 110
 RULES = {
@@ -55,24 +54,27 @@ def summarise(result):
     parts = []
     for name, verdict in result["layers"].items():
         if not verdict["right"]:
-            parts.append(f"{name} {headline(verdict)}")
+            parts.append(verdict.get("error") or f"{name} {headline(verdict)}")
     for code, rule in result["rules"].items():
         if not rule["ok"]:
             parts.append(f"{RULES[code]}: {rule['detail']}")
-    return f"{'✓' if result['ok'] else '✗'}  {result['submission']}  {'; '.join(parts)}".rstrip()
+    mark = "✓" if result["ok"] else "✗"
+    if list_errors(result):
+        mark = "?"
+    return f"{mark}  {result['submission']}  {'; '.join(parts)}".rstrip()
 
 
 def count_results(results):
     """Return the last line on several submissions."""
-    failed = len([result for result in results if not is_judged(result)])
+    failed = len([result for result in results if list_errors(result)])
     right = len([result for result in results if result["ok"]])
     wrong = len(results) - failed - right
     return f"{len(results)} submissions: {right} right, {wrong} wrong, {failed} could not be judged"
 
 
-def is_judged(result):
-    """Return whether both layers of a submission could be judged."""
-    return "error" not in result and not any("error" in layer for layer in result["layers"].values())
+def list_errors(result):
+    """Return why a submission, or a layer of it, could not be judged: sentences."""
+    return [item["error"] for item in (result, *result.get("layers", {}).values()) if "error" in item]
 
 
 def to_json(result):
@@ -85,15 +87,12 @@ def to_json(result):
 
 
 def write_table(path, results):
-    """Write a table with one row for each submission. Raises UserError if the file cannot be written."""
-    try:
-        with open(path, "w", newline="", encoding="utf-8-sig") as file:  # with this encoding Excel reads ✓ and names
-            table = csv.writer(file)
-            table.writerow(["submission", "ok", *CLASSES, *RULES.values(), "error"])
-            for result in results:
-                table.writerow(make_row(result))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}.") from None
+    """Write a table with one row for each submission."""
+    with open(path, "w", newline="", encoding="utf-8-sig") as file:  # with this encoding Excel reads ✓ and names
+        table = csv.writer(file)
+        table.writerow(["submission", "ok", *CLASSES, *RULES.values(), "error"])
+        for result in results:
+            table.writerow(make_row(result))
 
 
 def make_row(result):
@@ -105,7 +104,7 @@ def make_row(result):
     for code in RULES:
         rule = result["rules"].get(code, {"ok": True})
         cells.append("" if rule["ok"] else rule["detail"])
-    return [escape(cell) for cell in [*cells, result.get("error", "")]]
+    return [escape(cell) for cell in [*cells, " ".join(list_errors(result))]]
 
 
 def escape(cell):

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from check.solution import ROOT
+from check.readme import join
+from check.solution import MAIN_GUARD, ROOT
 from check.unpack import copy_submission
 from helpers.cli import UserError
 
-MEMORY = 6 << 30  # bytes for a solution, or less on a small machine
+MEMORY = 4 << 30  # bytes for a solution, or less on a small machine
 COMPILE = {"PYTORCH_JIT": "0", "TORCHDYNAMO_DISABLE": "1"}  # compiled code cannot be traced
 ENVIRONMENT = COMPILE | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg",
                          "PYTHONDONTWRITEBYTECODE": "1"}
@@ -27,7 +28,7 @@ START = "import sys; sys.path.insert(0, sys.argv[1]); from check.worker import w
 class Options(NamedTuple):
     """What the command line says on how to judge."""
 
-    timeout: float = 60  # seconds for a submission
+    timeout: float = 60  # seconds for a submission, and again without a layer that takes longer
     strict: bool = False  # whether biases are a mistake
     run: bool = False  # whether to train the network for an epoch
     jobs: int = 1  # submissions that are judged at the same time
@@ -35,44 +36,62 @@ class Options(NamedTuple):
 
 def judge_submission(path, options):
     """Return the result for a submission: a dict with "submission", "ok", "rules", and either "layers" or "error"."""
-    result = {"submission": str(path), "rules": {}}
+    failed = {}  # from each layer that ended the process to a sentence
+    while True:
+        result, layer = try_submission(path, options, failed)
+        if layer is None:
+            return add_loops(result)
+        failed[layer] = result["error"]
+
+
+def try_submission(path, options, failed):
+    """Return the result for a submission without the layers in `failed`, and the layer that ended the process or None.
+
+    Each try has its own copy, because the solution may have changed the last one.
+    """
+    result, layer = {"submission": str(path), "rules": {}}, None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work, \
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copy:
         copy = Path(copy, *DEEP).resolve()
         copy.mkdir(parents=True)
         try:
             target = copy_submission(path, copy)
-            news, ended = run_worker(path, target, copy, Path(work), options)
+            news, ended = run_worker(path, target, copy, Path(work), options, failed)
             result |= {key: news[key] for key in ("rules", "layers") if key in news}
+            if not news.keys() & {"layers", "refused"}:
+                layer = news.get("layer")
             if "layers" not in news:
                 raise UserError(news.get("refused") or f"{news['stage']} {ended}.")
-            if options.run:
+            if options.run and not failed:
                 from check.train import train
                 result["rules"]["run"] = train(target, path, 5 * options.timeout)
         except UserError as error:
             result["error"] = str(error).replace(f"{copy}{os.sep}", "")
         except OSError as error:
             result["error"] = f"{path} cannot be copied: {error.strerror or error}."
-    return add_loops(result)
+    return result, layer
 
 
 def add_loops(result):
     """Add the rule that the two layers have no loop, for a folder or zip, and "ok"."""
     layers = result.get("layers", {})
-    if layers and result["rules"]:
-        looping = [name for name, layer in layers.items() if "loop" in (layer["mistake"] or "").split("+")]
-        detail = f"{' and '.join(looping)} runs a loop; use matrix products" if looping else "none in the two layers"
+    run = [name for name, layer in layers.items() if "error" not in layer and layer["mistake"] != "missing"]
+    if run and result["rules"]:
+        looping = [name for name in run if "loop" in (layers[name]["mistake"] or "").split("+")]
+        loops = "runs a loop" if len(looping) == 1 else "run loops"
+        detail = f"{join(looping)} {loops}; use matrix products" if looping else f"none in {join(run)}"
         result["rules"]["loops"] = {"ok": not looping, "detail": detail}
     right = bool(layers) and all(layer["right"] for layer in layers.values())
     kept = all(rule["ok"] for rule in result["rules"].values())
     return result | {"ok": "error" not in result and right and kept}
 
 
-def run_worker(path, target, copy, work, options):
+def run_worker(path, target, copy, work, options, failed):
     """Run `check.worker` on a copy of a submission. Return its answer, a dict, and how the process ended."""
     order, answer = work / "order.json", work / "answer.json"
     content = {"answer": answer, "shown": path, "name": Path(path).resolve().name, "path": target, "folder": copy,
-               "started": work / "started", "strict": options.strict, "memory": choose_memory(options.jobs)}
+               "started": work / "started", "strict": options.strict, "memory": choose_memory(options.jobs),
+               "failed": failed}
     order.write_text(json.dumps(content, default=str), encoding="utf-8")
     command = [sys.executable, "-P", "-c", START, str(ROOT), str(order)]
     nothing = subprocess.DEVNULL
@@ -83,7 +102,7 @@ def run_worker(path, target, copy, work, options):
     with contextlib.suppress(OSError, ValueError):
         news |= json.loads(answer.read_text(encoding="utf-8"))
     if "took more than" in ended:
-        ended += explain_timeout(news["stage"])
+        ended += explain_timeout(news)
     return news, ended
 
 
@@ -98,7 +117,7 @@ def wait(process, started, timeout):
             if deadline is None and (started.exists() or time.monotonic() - begin > START_TIME):
                 deadline = time.monotonic() + timeout
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return f"ended the process (exit code {process.wait(0.05)})"
+                return describe_end(process.wait(0.05))
         return f"took more than {timeout:g} seconds"
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):  # ended; not on Windows
@@ -107,11 +126,19 @@ def wait(process, started, timeout):
         process.wait()
 
 
-def explain_timeout(stage):
+def describe_end(code):
+    """Return what a stage did whose process ended with an exit code. It is negative after a signal, such as SIGSEGV."""
+    reason = ""
+    with contextlib.suppress(ValueError):
+        reason = f", {signal.Signals(-code).name}"
+    return f"ended the process (exit code {code}{reason})"
+
+
+def explain_timeout(news):
     """Return what may be the reason for the time that a stage takes."""
-    if stage.startswith("the import"):
-        return " (training belongs under if __name__ == \"__main__\")"
-    return " (does a loop in it never end?)" if stage.startswith("My") else ""
+    if news["stage"].startswith("the import"):
+        return f" (training belongs under {MAIN_GUARD})"
+    return " (does a loop in it never end?)" if "layer" in news else ""
 
 
 def choose_memory(jobs):

@@ -1,18 +1,21 @@
 """The rules of hand-in: file name, README, code, PDF, no additional files, seeds and imports."""
 
 import ast
+import logging
 import re
 import sys
 from pathlib import Path
 
-from check.locate import find_base, is_junk, is_mingpt, list_files
-from check.readme import check_readme, is_readme
+from check.extra import check_extra
+from check.locate import find_base, is_junk, list_code, list_files
+from check.readme import check_readme, join
 from check.source import read_source
 from helpers.cli import UserError
 
 MAX_PAGES = 6
 ALLOWED = {"numpy", "pandas", "matplotlib", "xgboost", "torch", "torchtext", "spacy", "tqdm", "sklearn"}
 FOR_GENERATION = {"mingpt", "transformers", "regex", "requests"}  # minGPT and what it needs
+IMPORTERS = re.compile(r"__import__|(importlib\.)?import_module")  # functions that import
 OF_COLAB = {"google", "IPython", "ipywidgets"}  # in notebooks; they come with Colab
 
 
@@ -25,24 +28,21 @@ def check_rules(folder, name, layers):
         layers: where the two classes are, as `find_layers` returns it.
     """
     base = find_base(folder)
-    files = list_files(base)
-    code, sources = [], {}
-    for path in files:
-        if path.suffix.lower() in (".py", ".ipynb") and not is_junk(path, base) and not is_mingpt(path, base):
-            code.append(path)
+    code = list_code(base)
+    sources, broken = {}, []
     for path in code:
         try:
-            sources[path] = read_source(path, path.name)
-        except UserError:
-            sources[path] = None
+            sources[path] = read_source(path, str(path.relative_to(base)))
+        except UserError as error:
+            broken.append(str(error).removesuffix("."))
+    pdfs = [path for path in list_files(base) if is_pdf(path, base)]
     rules = {"name": check_name(name, base != folder)}
     rules["readme"] = check_readme(base, find_id(name))
-    rules["code"] = check_code(base, sources)
-    rules["pdf"] = check_pdf(base, [path for path in files if is_pdf(path, base)])
-    rules["extra"] = check_extra(base, [path for path in list_files(folder) if path not in code])
-    trees = {path: source for path, source in sources.items() if source}
-    rules["seeds"] = check_seeds(trees)
-    rules["imports"] = check_imports(base, trees, {Path(path) for path, _ in layers.values()})
+    rules["code"] = check_code(base, code, broken)
+    rules["pdf"] = check_pdf(base, pdfs)
+    rules["extra"] = check_extra(folder, base, [*code, *pdfs])
+    rules["seeds"] = check_seeds(sources)
+    rules["imports"] = check_imports(base, sources, {Path(path) for path, _ in layers.values()})
     return rules
 
 
@@ -71,60 +71,34 @@ def is_pdf(path, base):
     return path.suffix.lower() == ".pdf" and not is_junk(path, base)
 
 
-def check_code(base, sources):
-    """Check that there is code, and that it is Python."""
-    if not sources:
+def check_code(base, paths, broken):
+    """Check that there is code, and that it is Python. `broken` says which files are not."""
+    if not paths:
         return answer(["the code is missing; add your .py files or a notebook"], "")
-    broken = [str(path.relative_to(base)) for path, source in sources.items() if source is None]
-    problems = [f"{', '.join(broken)} cannot be read as Python"] if broken else []
-    return answer(problems, ", ".join(str(path.relative_to(base)) for path in sources))
+    return answer(broken, ", ".join(str(path.relative_to(base)) for path in paths))
 
 
 def check_pdf(base, paths):
     """Check that there is one PDF that opens and is short enough."""
     names = [str(path.relative_to(base)) for path in paths]
     if len(paths) != 1:
-        found = f"there are {len(paths)} PDFs ({', '.join(names)})" if paths else "the PDF is missing"
-        return answer([f"{found}; hand in one, the report"], "")
+        if not paths:
+            return answer(["the PDF is missing; add the report as one PDF"], "")
+        return answer([f"{len(paths)} PDFs ({', '.join(names)}); keep only the report"], "")
     try:
         import pypdf  # a requirement of the tests and the report only
     except ImportError:
         return answer([], f"{names[0]}, whose pages were not counted: install pypdf")
     try:
+        logging.getLogger("pypdf").setLevel(logging.CRITICAL)
         pages = len(pypdf.PdfReader(paths[0]).pages)
     except Exception:  # pypdf raises many kinds
+        pages = 0
+    if not pages:
         return answer([f"{names[0]} cannot be opened as a PDF; export it again"], "")
-    if not 1 <= pages <= MAX_PAGES:
-        return answer([f"{names[0]} has {pages} pages and may have {MAX_PAGES}; shorten it"], "")
+    if pages > MAX_PAGES:
+        return answer([f"{names[0]} has {pages} pages, and at most {MAX_PAGES} are allowed; shorten it"], "")
     return answer([], f"{names[0]}, {pages} page{'s' if pages > 1 else ''}")
-
-
-def check_extra(base, paths):
-    """Check that nothing is handed in besides the README, the code and PDFs."""
-    extra = []
-    for path in paths:
-        inside = path.is_relative_to(base)
-        if not inside or not (is_readme(path) or is_pdf(path, base)):
-            extra.append(path)
-    groups = {}
-    for path in extra:
-        groups.setdefault(name_extra(path, base), []).append(path)
-    problems = []
-    for group, members in groups.items():
-        problems.append(group if len(members) == 1 or group.endswith("/") else f"{group} and {len(members) - 1} more")
-    return answer([f"remove {', '.join(problems[:8])}"] if problems else [], "no additional files")
-
-
-def name_extra(path, base):
-    """Return what a message calls an additional file; files of one folder share a name."""
-    if not path.is_relative_to(base):
-        return f"{path.name} (outside the folder)" if "__MACOSX" not in path.parts else "__MACOSX/"
-    parts = path.relative_to(base).parts
-    if is_mingpt(path, base):
-        return f"{parts[0]}/ (minGPT's own code)"
-    if len(parts) > 1:
-        return f"{parts[0]}/"
-    return parts[0]
 
 
 # What the code says
@@ -135,8 +109,12 @@ def check_seeds(sources):
     called = set()
     for source in sources.values():
         called |= find_seeds(source.tree)
-    problems = [f"{name} is not called" for name in ("np.random.seed", "torch.manual_seed") if name not in called]
-    return answer(problems, "np.random.seed and torch.manual_seed are called")
+    missing = [name for name in ("np.random.seed", "torch.manual_seed") if name not in called]
+    if missing:
+        calls = join([f"{name}(0)" for name in missing])
+        verb = "is" if len(missing) == 1 else "are"
+        return answer([f"{join(missing)} {verb} not called; call {calls} before you split, shuffle or train"], "")
+    return answer([], "np.random.seed and torch.manual_seed are called")
 
 
 def find_seeds(tree):
@@ -162,6 +140,9 @@ def find_seeds(tree):
 def list_imports(tree):
     """Yield (module, name in it or None, local name) for each import. A relative import has a module with dots."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and IMPORTERS.fullmatch(ast.unparse(node.func)):
+            names = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
+            yield from ((name, None, name) for name in names if isinstance(name, str))
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, None, alias.asname or alias.name.partition(".")[0]
@@ -180,10 +161,20 @@ def check_imports(base, sources, layers):
         allowed |= FOR_GENERATION if path in generation else set()
         allowed |= OF_COLAB if source.is_notebook else set()
         tops = {module.partition(".")[0] for module, *_ in list_imports(source.tree) if not module.startswith(".")}
-        if tops - allowed:
-            problems.append(f"{path.relative_to(base)} imports {', '.join(sorted(tops - allowed))}, which the exercise "
-                            "does not allow")
+        problems += describe_imports(path.relative_to(base), tops - allowed)
     return answer(problems, "only what the exercise allows")
+
+
+def describe_imports(path, packages):
+    """Return sentences on the packages that a file should not import."""
+    problems = []
+    misplaced, forbidden = sorted(packages & FOR_GENERATION), sorted(packages - FOR_GENERATION)
+    if forbidden:
+        problems.append(f"{path} imports {join(forbidden)}, which the exercise does not allow and the submission does "
+                        "not contain")
+    if misplaced:
+        problems.append(f"{path} imports {join(misplaced)}, which the exercise allows only for generating text")
+    return problems
 
 
 def find_generation(base, sources, layers):

@@ -14,6 +14,8 @@ from helpers.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ATTENTION, NORM
+MAIN_GUARD = "if __name__ == \"__main__\""
+OF_SCRIPTS = SystemExit, EOFError, FileNotFoundError  # what exit(), input() and loading data raise
 
 
 def one_line(error):
@@ -54,10 +56,11 @@ def check_file(path):
         raise UserError(f"{path} is {kind}; save the two classes as a .py file.")
 
 
-def load_module(path, shown):
+def load_module(path, shown, package=None):
     """Run the code of a file, and return its module, which `import models` gives from here on.
 
-    `shown` is what messages call the file. Raises UserError if the code fails.
+    `shown` is what messages call the file, and `package` is what its relative imports refer to. Raises UserError if the
+    code fails.
     """
     source = read_source(path, shown)
     tree = select_needed(source.tree) if source.is_notebook else source.tree
@@ -65,7 +68,7 @@ def load_module(path, shown):
         lines = source.text.splitlines(keepends=True)
         linecache.cache[str(path)] = len(source.text), None, lines, str(path)
     module = types.ModuleType("models")
-    module.__file__ = str(path)
+    module.__file__, module.__package__ = str(path), package
     sys.modules["models"] = module
     arguments, sys.argv = sys.argv, [str(path)]
     try:
@@ -74,7 +77,8 @@ def load_module(path, shown):
         raise UserError(f"{shown} imports {error.name}, which is neither installed nor in the same folder.") from None
     except BaseException as error:
         line = find_line(error, path)
-        raise UserError(f"{shown} cannot be imported: line {line} raises {one_line(error)}.") from None
+        hint = f" (what loads data, asks or exits belongs under {MAIN_GUARD})" if isinstance(error, OF_SCRIPTS) else ""
+        raise UserError(f"{shown} cannot be imported: line {line} raises {one_line(error)}{hint}.") from None
     finally:
         sys.argv = arguments
     return module

@@ -1,5 +1,7 @@
 """Train the network of a solution for one epoch on the sample, with this project's loop."""
 
+import ast
+import contextlib
 import json
 import math
 import os
@@ -8,22 +10,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-from check.locate import find_layers
-from check.mistakes import ATTENTION, NORM
-from check.solution import ROOT
+from check.locate import choose_file, find_layers, list_code
+from check.solution import CLASSES, ROOT
+from check.source import list_defined, read_source, select_needed
 from helpers.cli import UserError
+
+NETWORK = "MyTransformer"
+EXTRACTED = "network_of_the_notebook.py"
 
 
 def train(target, shown, timeout):
     """Return a rule's result: whether an epoch ends with a finite loss."""
     try:
-        files = {path for path, _ in find_layers(target, str(shown)).values()}
+        path = find_network(target, str(shown))
     except UserError as error:
         return {"ok": False, "detail": str(error)}
-    if len(files) != 1 or Path(*files).suffix != ".py":
-        return {"ok": False, "detail": f"needs one .py file with {ATTENTION} and {NORM}"}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runs:
-        command = [sys.executable, "sentiment_analysis.py", "--models", *files, "--sample", "--epochs", "1",
+        command = [sys.executable, "sentiment_analysis.py", "--models", str(path), "--sample", "--epochs", "1",
                    "--runs-dir", runs]
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=timeout,
@@ -31,6 +34,28 @@ def train(target, shown, timeout):
         except subprocess.TimeoutExpired:
             return {"ok": False, "detail": f"an epoch takes more than {timeout:g} seconds"}
         return read_result(done, Path(runs))
+
+
+def find_network(target, shown):
+    """Return the .py file with the network of a submission, or else with its two layers.
+
+    Code of a notebook is copied to a file. Raises UserError if the submission has neither.
+    """
+    sources = {}
+    for path in [target] if target.is_file() else list_code(target):
+        with contextlib.suppress(UserError):
+            sources[path] = read_source(path, shown)
+    with_network = choose_file([path for path, source in sources.items() if NETWORK in list_defined(source.tree)])
+    with_layers = {Path(path) for path, _ in find_layers(target, shown).values()}
+    files = with_network or [*with_layers]
+    if len(files) != 1:
+        raise UserError(f"{shown} needs one file that defines {NETWORK}, or {' and '.join(CLASSES)}")
+    source = sources[files[0]]
+    if not source.is_notebook:
+        return files[0]
+    path = files[0].with_name(EXTRACTED)
+    path.write_text(ast.unparse(select_needed(source.tree, [*CLASSES, NETWORK])), encoding="utf-8")
+    return path
 
 
 def read_result(done, runs):

@@ -44,6 +44,7 @@ def copy_folder(source, target):
         files, size = files + 1, size + path.stat().st_size
         check_limits(source, files, size)
         copy(path, target / path.relative_to(source))
+    refuse_zips(source, [str(path.relative_to(target)) for path in walk(target)])
 
 
 def copy_neighbours(path, target):
@@ -87,6 +88,10 @@ def check_limits(path, files, size):
 
 def unpack(path, target):
     """Unpack a zip. Raises UserError with one sentence if it is damaged, unsafe, or exceeds the limits."""
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty; make the zip again.")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is not a zip, or it is damaged; make the zip again.")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -97,14 +102,14 @@ def unpack(path, target):
                 check_limits(path, 0, written)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
         message = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a zip, or it is damaged ({message}).") from None
+        raise UserError(f"{path} cannot be unpacked ({message}); make the zip again.") from None
 
 
 def check_entries(path, entries):
     """Raise UserError if a zip should not be unpacked."""
     names = [clean_name(entry) for entry in entries]
     if not names:
-        raise UserError(f"{path} is empty.")
+        raise UserError(f"{path} is empty; {HAND_IN}.")
     if any(entry.flag_bits & 1 for entry in entries):
         raise UserError(f"{path} is encrypted; make the zip without a password.")
     check_limits(path, len(entries), sum(entry.file_size for entry in entries))
@@ -116,9 +121,17 @@ def check_entries(path, entries):
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"{path} holds {show(twice[0])} twice; keep one of the two.")
+    refuse_zips(path, names)
+
+
+def refuse_zips(path, names):
+    """Raise UserError if a submission with files of these names holds zips only."""
     real = [name for name in names if not JUNK & {*PurePosixPath(name).parts}]
     if real and all(name.lower().endswith(".zip") for name in real):
-        raise UserError(f"{path} holds another zip, {show(real[0])}, and no code; zip the files themselves.")
+        inner = show(real[0])
+        if path.is_dir():
+            raise UserError(f"{path} holds a zip, {inner}, and no code; give the path of the zip.")
+        raise UserError(f"{path} holds another zip, {inner}, and no code; zip the files themselves.")
 
 
 def clean_name(entry):

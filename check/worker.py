@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from check.locate import find_layers
+from check.locate import find_base, find_layers
 from check.rules import check_rules
 from check.solution import CLASSES, forget_project, load_module, one_line
 from helpers.cli import UserError
@@ -49,7 +49,7 @@ class Answer:
 
 
 def do_work(order, answer):
-    """Check the rules of a folder or zip, and judge the layers."""
+    """Check the rules of a folder or zip, and judge the layers, except those that failed in another process."""
     shown, base = order["shown"], Path(order["path"])
     answer.tell(stage=f"the rules of {shown}")
     sys.dont_write_bytecode = True
@@ -61,18 +61,21 @@ def do_work(order, answer):
     answer.tell(stage=f"the start of {shown}")
     judge = prepare(order, files)
     Path(order["started"]).touch()
-    modules = {}
+    modules, root = {}, find_base(Path(order["folder"]))
     for path, place in set(files.values()):
         answer.tell(stage=f"the import of {place}")
-        modules[path] = load_module(Path(path), place)
+        package = ".".join(Path(path).parent.relative_to(root).parts)
+        modules[path] = load_module(Path(path), place, package)
     layers = {}
     for name in CLASSES:
-        if name in files:
+        if name in order["failed"]:
+            layers[name] = refuse(order["failed"][name])
+        elif name in files:
             path, place = files[name]
-            answer.tell(stage=f"{name} of {place}")
+            answer.tell(stage=f"{name} of {place}", layer=name)
             layers[name] = judge_class(judge, name, modules[path], order["strict"])
         else:
-            layers[name] = make_verdict("missing", f"there is no class {name}")
+            layers[name] = report_missing(name)
     if all(layer["mistake"] == "missing" for layer in layers.values()):
         raise UserError(f"{shown} has no class {' and no class '.join(CLASSES)}.")
     answer.tell(layers=layers)
@@ -86,7 +89,7 @@ def prepare(order, files):
     limit(order["memory"])
     pretend_gpu()
     forget_project()
-    folders = {str(Path(path).parent) for path, _ in files.values()} | {order["folder"]}
+    folders = {str(Path(path).parent) for path, _ in files.values()} | {str(find_base(Path(order["folder"])))}
     sys.path[:0] = sorted(folders, key=len, reverse=True)
     return judge
 
@@ -103,15 +106,25 @@ def judge_class(judge, name, module, strict):
     """Return the verdict on a class of a module."""
     cls = getattr(module, name, None)
     if cls is None:
-        return make_verdict("missing", f"there is no class {name}")
+        return report_missing(name)
     if not isinstance(cls, type):
         return make_verdict("missing", f"{name} is not a class")
     try:
         return judge(name, cls, strict)
     except UserError as error:
-        return make_verdict(None, str(error)) | {"error": str(error)}
+        return refuse(str(error))
+
+
+def report_missing(name):
+    """Return the verdict on a class that the solution does not define."""
+    return make_verdict("missing", f"the class {name} does not exist; the exercise asks for this name")
+
+
+def refuse(text):
+    """Return the verdict on a class that cannot be judged."""
+    return make_verdict(None, text) | {"error": text}
 
 
 def make_verdict(mistake, text):
-    """Return the verdict on a class that could not be run."""
-    return {"right": False, "mistake": mistake, "difference": None, "notes": [f"{mistake or 'refused'}: {text}"]}
+    """Return the verdict on a class that was not compared with the loops."""
+    return {"right": False, "mistake": mistake, "difference": None, "notes": [f"{mistake or 'reason'}: {text}"]}
