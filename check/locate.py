@@ -4,9 +4,9 @@ import contextlib
 import re
 
 from check.mistakes import ATTENTION, NORM
-from check.source import list_defined, read_source
 from check.unpack import JUNK
 from helpers.cli import UserError
+from helpers.source import list_defined, read_source
 
 CODE = {".py", ".ipynb"}
 MINGPT_FOLDER = re.compile(r"(karpathy-)?mingpt(-(main|master|[0-9a-f]{7,40}))?", re.IGNORECASE)

@@ -9,8 +9,8 @@ from pathlib import Path
 from check.extra import check_extra
 from check.locate import find_base, is_junk, list_code, list_files
 from check.readme import check_readme, join
-from check.source import read_source
 from helpers.cli import UserError
+from helpers.source import read_source
 
 MAX_PAGES = 6
 ALLOWED = {"numpy", "pandas", "matplotlib", "xgboost", "torch", "torchtext", "spacy", "tqdm", "sklearn"}

@@ -9,8 +9,8 @@ import types
 from pathlib import Path
 
 from check.mistakes import ATTENTION, NORM
-from check.source import read_source, select_needed
 from helpers.cli import UserError
+from helpers.source import read_source, select_needed
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ATTENTION, NORM
@@ -63,7 +63,7 @@ def load_module(path, shown, package=None):
     code fails.
     """
     source = read_source(path, shown)
-    tree = select_needed(source.tree) if source.is_notebook else source.tree
+    tree = select_needed(source.tree, CLASSES) if source.is_notebook else source.tree
     if source.is_notebook:  # its lines are not those of the file
         lines = source.text.splitlines(keepends=True)
         linecache.cache[str(path)] = len(source.text), None, lines, str(path)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from check.locate import choose_file, find_layers, list_code
 from check.solution import CLASSES, ROOT
-from check.source import list_defined, read_source, select_needed
 from helpers.cli import UserError
+from helpers.source import list_defined, read_source, select_needed
 
 NETWORK = "MyTransformer"
 EXTRACTED = "network_of_the_notebook.py"

@@ -3,8 +3,8 @@
 Such a network knows no mask, and its layer norm has the shape (max_len, d). So all reviews are padded to `max_len`.
 """
 
-import importlib.util
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ from helpers.cli import UserError
 from helpers.data.batches import ReviewSet
 from helpers.pipeline import Pipeline
 from helpers.runtime import is_memory_error
+from helpers.source import read_source, select_needed
 
 LAYERS = ("MySelfAttention", "MyLayerNorm")
+NETWORK = "MyTransformer"
 
 
 def load_module(path):
@@ -25,19 +27,22 @@ def load_module(path):
     path = Path(path).resolve()
     if not path.is_file():
         raise UserError(f"cannot open {path}: give the path of a models.py with --models.")
-    spec = importlib.util.spec_from_file_location("solution", path)
-    if spec is None:
+    if path.suffix != ".py":
         raise UserError(f"{path} is not a Python file; give the path of a models.py with --models.")
-    module = importlib.util.module_from_spec(spec)
+    source = read_source(path, path)
+    # The cells of an exported notebook train; only what the network needs is run.
+    tree = select_needed(source.tree, [*LAYERS, NETWORK]) if source.is_notebook else source.tree
+    module = sys.modules["solution"] = types.ModuleType("solution")
+    module.__file__ = str(path)
     sys.path.insert(0, str(path.parent))  # for the modules that it imports
     try:
-        spec.loader.exec_module(module)
+        exec(compile(tree, str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
         raise UserError(f"{path} cannot be imported ({describe(error)}); correct it and run again.") from error
     finally:
         sys.path.remove(str(path.parent))
     missing = [name for name in LAYERS if not hasattr(module, name)]
-    if missing and not hasattr(module, "MyTransformer"):
+    if missing and not hasattr(module, NETWORK):
         raise UserError(f"{path} has no class {' and no class '.join(missing)}; add it and run again.")
     return module
 
@@ -117,7 +122,7 @@ class SolutionPipeline(Pipeline):
 
     def __init__(self, settings, path):
         self.path, self.module = path, load_module(path)
-        if hasattr(self.module, "MyTransformer"):  # it has its own
+        if hasattr(self.module, NETWORK):  # it has its own
             settings = settings | {"dropout": None, "freeze": None}
         super().__init__(settings)
 
@@ -129,7 +134,7 @@ class SolutionPipeline(Pipeline):
         """Return the `MyTransformer` of the file, or the hand-out's around its layers if it has none."""
         max_len, blocks = self.settings["max_len"], self.settings["blocks"]
         try:
-            if hasattr(self.module, "MyTransformer"):
+            if hasattr(self.module, NETWORK):
                 model = self.module.MyTransformer(vocab=vocab, max_len=max_len, num_of_blocks=blocks)
             else:
                 model = HandoutTransformer(self.module, vocab, max_len, blocks, self.settings["dropout"],

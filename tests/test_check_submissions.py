@@ -1,5 +1,6 @@
 """The check of whole submissions: files, notebooks, folders and zips, the rules of hand-in, and bad input."""
 
+import ast
 import csv
 import io
 import json
@@ -14,13 +15,13 @@ import pytest
 import torch
 
 from check import __main__ as command
-from check import device, locate, readme, rules, source, train, unpack
+from check import device, locate, readme, rules, train, unpack
 from check.judge import judge
 from check.mistakes import ATTENTION, NORM
 from check.output import count_results, make_row, summarise
 from check.process import add_loops
-from check.source import read_source, select_needed
 from helpers.cli import UserError
+from helpers.source import read_source, select_needed
 from tests.toy import ROOT, run_python
 
 pypdf = pytest.importorskip("pypdf")
@@ -174,7 +175,8 @@ def test_export_of_a_notebook_is_not_run_as_a_whole(tmp_path, header):
     (tmp_path / "work.py").write_text(f"{header}from google.colab import drive\n{LAYERS}\ntrain()\n")
     found = read_source(tmp_path / "work.py", "work.py")
     assert found.is_notebook
-    assert not {"train", "drive", "get_ipython"} & {*source.ast.unparse(select_needed(found.tree)).split("(")}
+    needed = ast.unparse(select_needed(found.tree, [ATTENTION, NORM]))
+    assert not {"train", "drive", "get_ipython"} & {*needed.split("(")}
 
 
 def test_only_what_the_classes_need_is_run(tmp_path):
@@ -183,8 +185,8 @@ def test_only_what_the_classes_need_is_run(tmp_path):
              "%%writefile layers.py\nWIDTH = 7", "class MyLayerNorm(nn.Module):\n    def f(self, x): return x + HALF",
              "%%time\nMyLayerNorm.g = 5\nmodel = train(MyLayerNorm)\ntorch.set_default_dtype(torch.float32)"]
     path.write_text(make_notebook(*cells))
-    body = select_needed(read_source(path, "work.ipynb").tree).body
-    lines = [line for statement in body for line in source.ast.unparse(statement).splitlines()]
+    body = select_needed(read_source(path, "work.ipynb").tree, [ATTENTION, NORM]).body
+    lines = [line for statement in body for line in ast.unparse(statement).splitlines()]
     assert "SIZE = 3" in lines
     assert "HALF = SIZE / 2" in lines
     assert "MyLayerNorm.g = 5" in lines

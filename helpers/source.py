@@ -11,7 +11,6 @@ import symtable
 from pathlib import Path
 from typing import NamedTuple
 
-from check.mistakes import ATTENTION, NORM
 from helpers.cli import UserError
 
 MAGIC = re.compile(r"^\s*(!|%%?[A-Za-z]|\?)|^\s*[\w.]+\?{1,2}\s*$")
@@ -111,7 +110,7 @@ def remove_magics(text):
 # The statements that the classes need
 
 
-def select_needed(tree, names=(ATTENTION, NORM)):
+def select_needed(tree, names):
     """Return the module with only the statements that some classes need, with those that these need, and so on."""
     needed, selected = {*names}, set()
     size = -1
