@@ -8,6 +8,8 @@ import torch
 from helpers.cli import UserError
 from helpers.files import file_digest, read_torch, write_torch
 
+LONGEST_SHOWN = 30  # characters of a setting in a message
+
 
 def refuse_to_lose(folder, resume, overwrite):
     """Raise UserError if a new run would lose an interrupted one, or if the run to be resumed is finished.
@@ -53,6 +55,13 @@ def identity_of_run(metrics, device, vocab, data):
         "data": data, "vocabulary": hashlib.sha256("\0".join(vocab.itos).encode()).hexdigest()}
 
 
+def describe_difference(name, old, new):
+    """Return how a value of the `identity_of_run` differs. Digests and other long values are not shown."""
+    if max(len(str(old)), len(str(new))) > LONGEST_SHOWN:
+        return f"other {name}"
+    return f"{name} {old} instead of {new}"
+
+
 class Checkpoint:
     """The file from which an interrupted run continues.
 
@@ -95,7 +104,7 @@ class Checkpoint:
             identity = saved["identity"]
         except Exception as error:  # a damaged file can fail in many ways, and the user cannot use the details
             raise UserError(f"{self.path} is damaged or not a checkpoint of this program; {again}.") from error
-        differences = ", ".join(f"{name} {identity.get(name)} instead of {value}"
+        differences = ", ".join(describe_difference(name, identity.get(name), value)
                                 for name, value in self.identity.items() if identity.get(name) != value)
         if differences:
             raise UserError(f"{self.path} belongs to another run ({differences}); use its options, or {again}.")

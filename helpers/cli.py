@@ -139,6 +139,8 @@ def run_command(main):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
         sys.exit(141)
+    except FileExistsError as error:  # a file has the name of a folder that is to be created
+        stop(f"{error.filename} is a file, not a folder; choose another name.", 2)
     except OSError as error:  # for example a full disk, or a folder without write permission
         action = f"open {error.filename}" if error.filename else "read or write a file"
         stop(f"cannot {action}: {error.strerror or error}.", 2)

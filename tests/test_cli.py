@@ -23,6 +23,7 @@ SENTENCE = "the archive is damaged; delete it."
     (OSError(errno.ENOSPC, "No space left"), 2, "cannot read or write a file: No space left."),
     (OSError(errno.EROFS, "Read-only disk", "model.pt"), 2, "cannot open model.pt: Read-only disk."),
     (PermissionError(errno.EACCES, "Denied", "runs"), 2, "cannot open runs: Denied."),
+    (FileExistsError(errno.EEXIST, "File exists", "a.csv"), 2, "a.csv is a file, not a folder; choose another name."),
 ], ids=repr)
 def test_command_ends_with_one_sentence_and_a_code(capsys, error, code, expected):
     def main():

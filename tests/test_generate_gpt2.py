@@ -64,6 +64,7 @@ def test_ten_default_prefixes_of_two_words():
     assert parse_args(options).prefix == PREFIXES
     assert parse_args(["--prefix", "  Don't   go "]).prefix == ["Don't go"]
     assert parse_args(["--prefix", "cafe\u0301 x\u0302"]).prefix == ["caf\u00e9 x\u0302"]
+    assert parse_args(["--prefix", "हिन्दी फ़िल्म"]).prefix == ["हिन्दी फ़िल्म"]
 
 
 @pytest.mark.parametrize("prefix", ["", " ", "Name", "My first name", "My !", "<|endoftext|> is", "My na\nme is",
@@ -242,7 +243,7 @@ def test_own_gpt_replaces_gpt2(monkeypatch, run, hub, folder):
 
 
 def test_only_ten_prefixes_are_written_without_out(run, folder):
-    code, out, _ = run("--weights", folder, *TRANSFORMERS, "--max-new-tokens", 8, *ONE_PREFIX)
+    code, out, _ = run("--weights", folder / "config.json", *TRANSFORMERS, "--max-new-tokens", 8, *ONE_PREFIX)
     assert code == 0
     assert "nothing was saved" in out.splitlines()[-1]
     assert not Path("runs").exists()

@@ -16,9 +16,10 @@ def two_words(text):
 
 
 def is_word(text):
-    """Return whether `text` contains a letter or a digit, and otherwise only accents and the punctuation of words."""
+    """Return whether `text` contains a letter or a digit, and otherwise only the marks and the punctuation of words."""
     others = [letter for letter in text if not letter.isalnum() and letter not in "_'’.,&-"]
-    return has_words(text) and all(unicodedata.category(letter) == "Mn" for letter in others)
+    are_marks = all(unicodedata.category(letter) in ("Mn", "Mc") for letter in others)  # accents, signs of vowels
+    return has_words(text) and are_marks
 
 
 def shown(text):

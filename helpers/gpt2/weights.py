@@ -21,11 +21,14 @@ MIN_TEMPERATURE = 0.01  # sampling divides the logits by the temperature
 def choose_folder(model, weights):
     """Return the folder with the weights, and their name.
 
-    `weights` is the path of a local folder, `model` one of MODELS; the default is gpt2, or our own GPT if the hub is
-    unreachable. Raises UserError if `model` was asked for and is unavailable.
+    `weights` is the path of a local folder or of a file in it, `model` one of MODELS; the default is gpt2, or our own
+    GPT if the hub is unreachable. Raises UserError if `model` was asked for and is unavailable.
     """
     if weights is not None:
-        return Path(weights), Path(weights).resolve().name
+        folder = Path(weights)
+        if folder.is_file():
+            folder = folder.parent
+        return folder, folder.resolve().name
     name = model or MODELS[0]
     try:
         return hub_folder(name), name

@@ -43,8 +43,11 @@ def find_text_column(table, wanted):
         if places:
             return only_place(table, places, wanted, "--column")
     names = " or ".join(text_names(wanted))
+    candidates = list_names(table.columns)
+    if not candidates:
+        raise UserError(f"{table.name} has no column with texts; add one with the name review.")
     raise UserError(f"{table.name} has no column {names}; name the column with the texts with --column, one of: "
-                    f"{list_names(table.columns)} (if these are not names, insert a first line with names).")
+                    f"{candidates} (if these are not names, insert a first line with names).")
 
 
 def only_place(table, places, wanted, option):
