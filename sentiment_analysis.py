@@ -1,7 +1,7 @@
 """Train the transformer of `models.py` on the IMDB reviews and report its test accuracy.
 
     python sentiment_analysis.py                        1 block, 5 epochs, learning rate 1e-4: about 85 %
-    python sentiment_analysis.py --sample               a quick try on 312 bundled reviews, with settings for so few
+    python sentiment_analysis.py --sample               a quick try on 312 bundled reviews, with its own settings
     python sentiment_analysis.py --preset bonus         about 93 %, see helpers/bonus/
     python sentiment_analysis.py predict "A film to fall asleep in."
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from helpers import evaluate
 from helpers.analysis import remove_model, store_model
 from helpers.checkpoint import Checkpoint, data_digest, identity_of_run, refuse_to_lose
-from helpers.cli import UserError, number, parse_with_settings, run_command, setting
+from helpers.cli import number, parse_with_settings, run_command, setting
 from helpers.data.archive import SAMPLE_DIR, choose_source, expected_digest, find_source
 from helpers.data.batches import BucketLoader, predict_logits
 from helpers.data.reviews import load_reviews, select, split_train_val
@@ -36,7 +36,7 @@ from helpers.figures import plot_run
 from helpers.files import only_process, write_text
 from helpers.inference import predict
 from helpers.inference.predictor import Predictor
-from helpers.options import run_parser
+from helpers.options import refuse_options, run_parser
 from helpers.pipeline import ImdbData
 from helpers.runtime import choose_device, describe_machine, keep_freed_memory, refuse_memory_errors
 
@@ -47,7 +47,7 @@ class Settings:
 
     blocks: int = setting(1, "number of transformer blocks", type=number(int, 1))
     epochs: int = setting(5, "passes over the training reviews", type=number(int, 1))
-    lr: float = setting(1e-4, "learning rate of Adam, or its peak in the bonus", type=number(float, 1e-12))
+    lr: float = setting(1e-4, "learning rate of Adam; in the bonus, its peak", type=number(float, 1e-12))
     batch_size: int = setting(32, "reviews in a batch", type=number(int, 1))
     max_len: int = setting(500, "maximum number of tokens read from a review", type=number(int, 1, 100_001))
     dropout: float = setting(0.1, "dropout of the attention's output", type=number(float, 0, 1))
@@ -61,7 +61,7 @@ class Settings:
 
 REQUIRED = Settings()
 HANDOUT = Settings(glove_dim=300, freeze=True, handout_data=True)  # those of the hand-out that students receive
-SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # so few reviews need more epochs and larger steps
+SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # few reviews need more epochs and larger steps
 PRESETS = {"required": REQUIRED, "handout": HANDOUT, "sample": SAMPLE}
 COMMANDS = {"evaluate": evaluate.main, "predict": predict.main}
 
@@ -78,15 +78,15 @@ def set_seed(seed=42):
 
 
 def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, device="cpu", pipeline=None):
-    """Return everything that training needs, an `ImdbData`: the eight values of the exercise, with names.
+    """Return the data that training needs: an `ImdbData`, which names the eight values of the exercise.
 
     Args:
         settings: the settings of the run.
-        source: the archive or the extracted folder. None stands for `.data`, where the archive is downloaded.
-        cache_dir: folder for results that take long to compute.
-        seed: seed of all random choices but the split of the hand-out, which is always the same.
+        source: the archive or the extracted folder. With None, the archive in `.data`, downloaded if missing.
+        cache_dir: folder for cached results.
+        seed: seed of all random choices, except the random split of the hand-out, which is always the same.
         device: where the tensors are.
-        pipeline: a new `pipeline.Pipeline`, which is fitted here. None makes one.
+        pipeline: the `pipeline.Pipeline` to fit. With None, a new one is made.
     """
     set_seed(seed)
     pipeline = pipeline or make_pipeline(asdict(settings))
@@ -126,7 +126,7 @@ def train_epoch(model, loader, optimizer, scheduler, title):
         scheduler.step()
         total += loss.detach().double() * len(labels)
         count += len(labels)
-        if step % 50 == 0 or step == len(loader):  # rarely: reading the loss makes the program wait for the GPU
+        if step % 50 == 0 or step == len(loader):  # not at every step: reading the loss waits for the GPU
             mean = evaluate.check_finite(total.item() / count, f"{title}, within the 50 steps up to step {step}")
             bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
     return mean
@@ -152,9 +152,9 @@ def train(settings, source, folder, cache_dir=".cache", device="auto", seed=42, 
     Args:
         settings, source, cache_dir, seed: as in `load_imdb_data`.
         device: "auto", "cpu" or "cuda".
-        models: path of another `models.py`, whose network is trained, or None.
+        models: path of another `models.py`. Its network is trained instead of the one of this project.
         resume: continue the interrupted run in `folder`.
-        on_epoch: called after each epoch with the metrics so far; `metrics["epochs"]` holds one dict for each epoch.
+        on_epoch: called after each epoch with the metrics so far. `metrics["epochs"]` has one dict for each epoch.
     """
     started = time.perf_counter()
     folder, device = Path(folder), choose_device(device)
@@ -181,13 +181,13 @@ def train(settings, source, folder, cache_dir=".cache", device="auto", seed=42, 
     metrics |= {"seconds": seconds_before + time.perf_counter() - started, "date": datetime.date.today().isoformat()}
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     plot_run(metrics, folder / "loss.png")
-    checkpoint.path.unlink()  # last: without it, the run is finished
+    checkpoint.path.unlink()  # last, because a folder with a checkpoint counts as an interrupted run
     evaluate.print_results(folder, metrics)
     return metrics
 
 
 def test(predictor, data, source, folder, metrics):
-    """Add the test metrics to `metrics`; store the network in `folder`, unless it is that of another models.py."""
+    """Add the test metrics to `metrics`. Store the network in `folder`, unless it comes from another models.py."""
     logits = predict_logits(predictor.model, data.test_loader, "test")
     metrics["test"] = evaluate.compute_metrics(logits, data.test_set.labels)
     if metrics["models"]:
@@ -203,8 +203,7 @@ def main(argv=None):
         return COMMANDS[argv[0]](argv[1:])
     args, given = parse_with_settings(run_parser([*PRESETS, *BONUS_PRESETS], COMMANDS), argv, REQUIRED)
     settings = preset(args.preset)  # fails before anything is downloaded if the bonus is missing
-    if args.models and settings.bonus:
-        raise UserError("--models trains without the bonus; leave out --preset, or use --preset required.")
+    refuse_options(args, settings)
     source = choose_source(args.data_dir, sample=args.preset == "sample")
     if source == SAMPLE_DIR:  # also if IMDB cannot be downloaded
         args.preset, settings = "sample", SAMPLE

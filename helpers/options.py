@@ -1,6 +1,8 @@
 """The options of a training run, besides its settings."""
 
-from helpers.cli import Parser, add_data_options, number, user_path
+from pathlib import Path
+
+from helpers.cli import Parser, UserError, add_data_options, number, user_path
 
 
 def run_parser(presets, commands):
@@ -26,3 +28,11 @@ def run_parser(presets, commands):
                         help="folder for the results of runs (default: runs)")
     parser.add_argument("--name", help="name of the run, whose results go to RUNS_DIR/NAME (default: the preset)")
     return parser
+
+
+def refuse_options(args, settings):
+    """Raise UserError if options do not fit together, before anything is downloaded."""
+    if args.models and settings.bonus:
+        raise UserError("--models trains without the bonus; leave out --preset, or use --preset required.")
+    if args.models and not Path(args.models).is_file():
+        raise UserError(f"cannot open {args.models}: give the path of a models.py with --models.")

@@ -1,14 +1,18 @@
-"""Print the answers of `predict`, and the notes about them."""
+"""Print the answers of `predict` and the notes about them, or write a table with them."""
 
+import csv
+import gzip
+import io
 import json
 import sys
 
 import numpy as np
 
 from helpers.cli import note
+from helpers.files import whole_file
 from helpers.inference.columns import read_label
 from helpers.inference.predictor import SURE
-from helpers.inference.tables import cell_text
+from helpers.inference.tables import SEPARATORS, cell_text, table_ending
 
 SHOWN = 60  # characters of a text that are printed after its label
 
@@ -81,3 +85,27 @@ def print_accuracy(answers, labels, name, as_json):
     if correct:
         print(f"accuracy {np.mean(correct):.2%} on {len(correct):,} labelled texts (column {name.strip()})",
               file=sys.stderr if as_json else sys.stdout)
+
+
+def write_table(path, table):
+    """Write a Table. The ending of the path, one of TABLES, tells the format."""
+    ending = table_ending(path)
+    if ending == ".jsonl":
+        records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        text = "".join(json.dumps(record) + "\n" for record in records)
+    else:
+        text = separated(table, SEPARATORS[ending[1:4]], csv.QUOTE_MINIMAL)
+        if "\r" in text:  # `csv` leaves this line end without quotes
+            text = separated(table, SEPARATORS[ending[1:4]], csv.QUOTE_ALL)
+    content = text.encode("utf-8", "backslashreplace")  # half of a surrogate pair has no code in UTF-8
+    with whole_file(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if ending.endswith(".gz") else content)
+
+
+def separated(table, separator, quoting):
+    """Return the text of a table with separators."""
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator="\n")
+    for row in [table.columns, *table.rows]:
+        writer.writerow(map(cell_text, row))
+    return file.getvalue()

@@ -1,6 +1,6 @@
 """Calibration: of the texts that get a probability of 80 %, about 80 % should be classified correctly.
 
-A network is overconfident, and how much depends on the length of the text. The logit is therefore multiplied by a
+Networks are overconfident, and the amount depends on the length of the text. The logit is therefore multiplied by a
 factor that depends on the number of tokens n (temperature scaling, Guo et al. 2017, "On calibration of modern neural
 networks", with a curve instead of one temperature):
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from helpers.data.reviews import cut_spans
 
 LENGTHS = (5, 10, 20, 50)  # tokens of excerpts
-PENALTY = 1e-6  # of the scaled a, b and c, which would be infinite if all of a few reviews were classified correctly
+PENALTY = 1e-6  # on the scaled a, b and c; without it, they are unbounded if all reviews are classified correctly
 
 
 def powers(lengths):
@@ -27,14 +27,14 @@ def powers(lengths):
 
 
 def sharpness(calibration, lengths):
-    """Return the factors of logits: calibration (a, b, c), lengths (texts,) -> (texts,)."""
+    """Return the factors for the logits: calibration (a, b, c), lengths (texts,) -> (texts,)."""
     return 16 ** torch.tanh(powers(lengths) @ torch.as_tensor(calibration, dtype=torch.float64))
 
 
 def fit(logits, lengths, labels):
     """Return a, b and c with the least binary cross-entropy: logits, lengths, labels (texts,) -> list of 3 floats."""
     scaled = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    scale = powers(lengths).amax(dim=0)  # unscaled, the first step would end where tanh is flat
+    scale = powers(lengths).amax(dim=0)  # without it, the first step would end where tanh is flat
     optimizer = torch.optim.LBFGS([scaled], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss():
@@ -56,9 +56,9 @@ def reliability(logits, labels, bins=20):
     """
     probability = torch.sigmoid(logits.abs())  # of the predicted label, from 0.5
     is_correct = ((logits > 0) == (labels > 0.5)).float()
-    number = ((probability - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    row = ((probability - 0.5) * 2 * bins).long().clamp(max=bins - 1)
     columns = torch.stack([torch.ones_like(probability), probability, is_correct], dim=1)
-    return torch.zeros(bins, 3).index_add(0, number, columns)
+    return torch.zeros(bins, 3).index_add(0, row, columns)
 
 
 def calibration_error(logits, labels):

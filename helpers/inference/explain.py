@@ -1,4 +1,4 @@
-"""Explain a prediction: what each word of a text changes, what it reads, and what the bonus knows about it.
+"""Explain a prediction: the effect of each word of a text, its attention, and its n-grams in the bonus.
 
 The effect of a word is the logit of the text minus the logit of the text without the word (Li, Monroe & Jurafsky 2016,
 "Understanding Neural Networks through Representation Erasure"). The text without the word is processed from the start,
@@ -21,8 +21,8 @@ from helpers.files import write_text
 from helpers.inference.page import Explanation, Network, render
 from helpers.inference.predictor import as_reviews
 
-LONGEST = 3000  # tokens, which take half a minute; the longest review of IMDB has 2,800
-AT_ONCE = 128  # texts without a word that are classified together, which limits the memory
+LONGEST = 3000  # tokens; so many take half a minute; the longest review of IMDB has 2,800
+AT_ONCE = 128  # texts, each without one word, that are classified together; this limits the memory
 MOST_WEIGHTS = 1_000_000  # attention weights on a page, which take 1.3 MB; a block of 500 tokens has 250,000
 
 
@@ -51,8 +51,9 @@ def explain(predictor, text):
     num_shown = min(len(predictor.model.blocks), MOST_WEIGHTS // len(read)**2)
     weights = [attention_weights(predictor, reviews, block) for block in range(num_shown)]
     network = Network(pipeline.network_name(), training_data(predictor), pipeline.settings, pipeline.what_is_read())
-    return Explanation(words, follows_space, predictor.logits(reviews)[0], effects, ~is_in_vocab,
-                       pipeline.is_negated(reviews), pipeline.ngram_values(reviews), read, weights, network)
+    return Explanation(words, follows_space, logit=predictor.logits(reviews)[0], effects=effects,
+                       is_unknown=~is_in_vocab, is_negated=pipeline.is_negated(reviews),
+                       ngrams=pipeline.ngram_values(reviews), read=read, weights=weights, network=network)
 
 
 def training_data(predictor):
@@ -77,7 +78,7 @@ def original_words(text):
 
 
 def word_effects(predictor, reviews):
-    """Return the effect of each token of the one text in `reviews`: (tokens,), above 0 if it makes it more positive.
+    """Return the effect of each token of the one text in `reviews`: (tokens,), above 0 if it raises the logit.
 
     Raises UserError if the text has no tokens or more than LONGEST.
     """
@@ -89,7 +90,7 @@ def word_effects(predictor, reviews):
     effects = []
     for first in range(0, N, AT_ONCE):
         texts = [np.delete(tokens, i) for i in range(first, min(first + AT_ONCE, N))]
-        texts.append(tokens)  # last, because a text without its only token is empty, and some token is needed
+        texts.append(tokens)  # to compare with; also, without it, a text of one token would leave no token at all
         starts = np.cumsum([0, *map(len, texts)])
         logits = predictor.logits(make_reviews(reviews.words, np.concatenate(texts), starts))
         effects.append(logits[-1] - logits[:-1])
@@ -104,6 +105,7 @@ def attention_weights(predictor, reviews, block=0):
     """
     weights = []
     attention = predictor.model.blocks[block].attention
+    # The output of the layer does not contain the weights, so the hook computes them again.
     hook = attention.register_forward_hook(lambda layer, inputs, output: weights.append(layer.weights(*inputs)[0]))
     predictor.logits(reviews)
     hook.remove()

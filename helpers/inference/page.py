@@ -12,9 +12,9 @@ import torch
 from helpers.inference.page_template import NEGATIVE, NGRAMS, PAGE, POSITIVE, READ, SCRIPT, STYLE
 from helpers.inference.predictor import SURE, classify
 
-STRONGEST_NGRAMS = 5  # on either side
-SMALLEST = 0.005  # a number that is shown as 0.01
-FAINTEST = 0.1  # logit; if every effect is smaller, the strongest word does not get the darkest shade
+STRONGEST_NGRAMS = 5  # that are shown on each side
+SMALLEST = 0.005  # smaller numbers are shown as 0.00
+FAINTEST = 0.1  # logit; the darkest shade stands for at least this much
 SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 
 
@@ -25,7 +25,7 @@ class Network:
     name: str
     trained_on: str  # its training data
     settings: dict  # of its run
-    what_is_read: str  # of a long text, a noun phrase
+    what_is_read: str  # the part of a long text that the network reads, a noun phrase
 
 
 @dataclass
@@ -75,7 +75,7 @@ def is_cut(explanation):
 
 
 def describe_marks(explanation):
-    """Return HTML that explains the marks of words, as far as the text has them."""
+    """Return HTML that explains those marks of words that occur in the text."""
     marks = []
     if explanation.is_negated.any():
         marks.append('<span class="neg">Dotted underline</span>: negated, for example by “not”.')
@@ -108,7 +108,7 @@ def span(word, effect, colour, classes):
 
 
 def shade(strength):
-    """Return the colour of an effect as CSS: strength from -1, the darkest negative shade, over 0, white, to 1."""
+    """Return the colour of an effect as CSS: strength -1 is the darkest negative shade, 0 white, 1 darkest positive."""
     darkest = np.array(POSITIVE if strength > 0 else NEGATIVE)
     mixed = 255 + abs(strength) * (darkest - 255)
     return "#{:02x}{:02x}{:02x}".format(*mixed.round().astype(int))
@@ -164,7 +164,7 @@ def ngram_row(name, value, strongest):
 
 
 def facts(explanation):
-    """Return HTML with what there is to know about the network and its vocabulary."""
+    """Return HTML with facts about the network and about what it reads of the text."""
     network, settings = explanation.network, explanation.network.settings
     count, num_read = len(explanation.words), len(explanation.read)
     lines = {
@@ -191,6 +191,7 @@ def data_of_script(explanation):
         shares = (255 * weights / of_row).round().astype(np.uint8)  # of the largest weight of the row
         largest.append(of_row[:, 0].astype(float).round(6).tolist())
         coded.append(base64.b64encode(shares.tobytes()).decode())
-    without = ["{}, {:.1%}".format(*classify(logit)) for logit in explanation.logit - torch.tensor(explanation.effects)]
+    logits_without = explanation.logit - torch.tensor(explanation.effects)  # (N,), of the text without each word
+    without = ["{}, {:.1%}".format(*classify(logit)) for logit in logits_without]
     return json.dumps({"read": explanation.read.tolist(), "weights": coded, "largest": largest, "without": without,
                        "colour": "{}, {}, {}".format(*READ)}, separators=(",", ":"))

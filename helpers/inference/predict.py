@@ -19,7 +19,7 @@ import pandas as pd
 
 from helpers.cli import Parser, UserError, note, user_path
 from helpers.data.text import plain_text
-from helpers.inference.answers import print_accuracy, print_answers, print_notes
+from helpers.inference.answers import print_accuracy, print_answers, print_notes, write_table
 from helpers.inference.columns import (
     ANSWERS,
     add_answers,
@@ -30,7 +30,7 @@ from helpers.inference.columns import (
 )
 from helpers.inference.explain import write_explanation
 from helpers.inference.predictor import SURE, Predictor, as_reviews, classify
-from helpers.inference.tables import TABLES, cell_text, read_table, table_ending, write_table
+from helpers.inference.tables import TABLES, cell_text, read_table, table_ending
 from helpers.runtime import refuse_memory_errors
 
 LONGEST_WORD = 1000  # characters; spaCy's time grows with the square of a word's length

@@ -1,4 +1,4 @@
-"""Read texts from the command line, from lines or from a table; write a table.
+"""Read texts from the command line, from lines or from a table.
 
 The ending of a file's name tells its format. The standard library's `csv` reads tables, because it reports misplaced
 quotes; `pandas.read_csv` takes all rows between two misplaced quotes for one cell.
@@ -14,8 +14,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.cli import UserError
-from helpers.files import whole_file
+from helpers.cli import UserError, note
 
 LARGEST_INPUT = 100_000_000  # bytes after unpacking, three times the size of the 25,000 test reviews
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl")  # endings of the names of tables
@@ -23,6 +22,7 @@ TEXTS = ("", ".txt", ".text", ".md")  # endings of the names of files with one t
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}  # of separators
 SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|]?)"?(?:\r\n|\r|\n)', re.IGNORECASE)  # tells Excel the separator
+LINE_BREAK = re.compile(r"[\r\n]")
 csv.field_size_limit(LARGEST_INPUT)  # the usual limit is 131,072
 
 
@@ -137,7 +137,15 @@ def parse_table(path, text, separator, is_known):
         raise UserError(f"{path} is empty; write the names of the columns in the first line.")
     if not is_known(rows[0]):
         return rows[0], []  # the caller refuses the table and lists its columns
+    note_line_breaks(path, rows)
     return rows[0], [equal_width(path, rows, number, separator) for number in range(1, len(rows))]
+
+
+def note_line_breaks(path, rows):
+    """Print a note if rows span several lines, because misplaced quotes can join rows without an error."""
+    spanning = sum(LINE_BREAK.search("".join(row)) is not None for row in rows)
+    if spanning:
+        note(f"quotes enclose a line break in {spanning:,} of the rows of {path}")
 
 
 def has_header(text, separator, is_known):
@@ -194,27 +202,3 @@ def cell_text(cell):
     if isinstance(cell, str):
         return cell
     return "" if cell is None else json.dumps(cell, ensure_ascii=False)
-
-
-def write_table(path, table):
-    """Write a Table. The ending of the path, one of TABLES, tells the format."""
-    ending = table_ending(path)
-    if ending == ".jsonl":
-        records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-        text = "".join(json.dumps(record) + "\n" for record in records)
-    else:
-        text = separated(table, SEPARATORS[ending[1:4]], csv.QUOTE_MINIMAL)
-        if "\r" in text:  # `csv` leaves this line end without quotes
-            text = separated(table, SEPARATORS[ending[1:4]], csv.QUOTE_ALL)
-    content = text.encode("utf-8", "backslashreplace")  # half of a surrogate pair has no code in UTF-8
-    with whole_file(path) as temporary:
-        temporary.write_bytes(gzip.compress(content, mtime=0) if ending.endswith(".gz") else content)
-
-
-def separated(table, separator, quoting):
-    """Return the text of a table with separators."""
-    file = io.StringIO()
-    writer = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator="\n")
-    for row in [table.columns, *table.rows]:
-        writer.writerow(map(cell_text, row))
-    return file.getvalue()
