@@ -6,7 +6,7 @@
 
 Prints the sentences. For exactly ten prefixes, it also writes `gpt2_sentences.json` and `gpt2_sentences.md` to
 `runs/gpt2/`. If minGPT is unavailable, transformers runs the network. If gpt2 is unavailable, this project's own small
-GPT writes the sentences. The last line says so in both cases.
+GPT writes the sentences. In both cases, the last line of the output says so.
 """
 
 import helpers.runtime  # before torch, which reads the environment when it is imported
@@ -39,9 +39,9 @@ ROUNDS = 5  # at most; each round samples again for the sentences that are still
 def draw_sentences(language_model, prefixes, settings, seed):
     """Return five different sentences for each prefix, as a list of {"prefix", "sentence", "cut"}.
 
-    Raises UserError if the network cannot read that many tokens, or if it repeats itself in all rounds.
+    Raises UserError if a prefix with its new tokens is too long for the network, or if the sentences repeat too often.
     """
-    import torch  # takes a second, so refusals come first
+    import torch  # imported late: it takes a second, and wrong options are refused before
 
     prompts = {prefix: language_model.encode(prefix) for prefix in prefixes}
     check_length(language_model, prompts, settings["max_new_tokens"])
@@ -61,7 +61,7 @@ def draw_sentences(language_model, prefixes, settings, seed):
 
 
 def missing_batches(prompts, found):
-    """Yield batches of prefixes with prompts of equal length; each prefix is repeated once per missing sentence."""
+    """Yield batches of prefixes with prompts of equal length. Each prefix occurs once for each missing sentence."""
     lengths = {len(ids) for ids in prompts.values()}
     for length in sorted(lengths):
         batch = []
@@ -74,14 +74,14 @@ def missing_batches(prompts, found):
 
 
 def add_sentence(sentences, prefix, text):
-    """Add the first sentence of `prefix + text` to `sentences`, a dict from sentence to whether it is complete."""
+    """Add the first sentence of `prefix + text` to `sentences`, a dict: sentence -> whether it is complete."""
     sentence, complete = first_sentence(prefix + text, len(prefix))
     if has_words(sentence[len(prefix):]):
         sentences[sentence] = complete or sentences.get(sentence, False)
 
 
 def choose_sentences(sentences, prefix):
-    """Return five pairs (sentence, whether it is complete), complete ones first; raise UserError if there are fewer."""
+    """Return five pairs (sentence, whether it is complete), complete ones first. Raises UserError if too few."""
     complete_first = sorted(sentences.items(), key=lambda item: not item[1])
     if len(complete_first) < SENTENCES:
         raise UserError(f"{ROUNDS} rounds gave only {len(complete_first)} different sentences for '{prefix}'; "
@@ -100,7 +100,7 @@ def parse_args(argv=None):
     parser.add_argument("--backend", choices=["mingpt", "transformers"], help="implementation of the network (default: "
                         "mingpt; if it is unavailable, transformers, with a notice)")
     parser.add_argument("--mingpt-dir", type=user_path, metavar="DIR", help="clone of minGPT (default: the "
-                        "installed package, or ./minGPT, cloned if missing or empty)")
+                        "installed package; without it, ./minGPT, which is cloned if it is missing or empty)")
     parser.add_argument("--prefix", type=two_words, action="append", metavar='"TWO WORDS"',
                         help=f"prefix of the sentences; can be repeated (default: {', '.join(PREFIXES)})")
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="random seed (default: %(default)s)")
@@ -119,7 +119,7 @@ def draw_with_progress(language_model, prefixes, settings, seed):
     """Call `draw_sentences` with a progress bar of the network's steps."""
     with tqdm(desc=language_model.facts["model"], unit=" steps", leave=False) as bar:
         def count_step(*_):
-            bar.update()  # and return None, which keeps the network's output
+            bar.update()  # returns None, so the network's output does not change
 
         language_model.model.register_forward_hook(count_step)
         return draw_sentences(language_model, prefixes, settings, seed)
@@ -146,7 +146,7 @@ def find_substitutes(args, name, GPT):
 def generate(args, prefixes, out):
     """Return the sentences of the prefixes and all facts about them: the content of `gpt2_sentences.json`.
 
-    `out` is the folder where they will be written, or None. Raises an error at once if it is not writable.
+    `out` is the folder to which they will be written, or None. If it is not writable, this fails at once.
     """
     folder, name = choose_folder(args.model, args.weights)
     weights_files(folder)  # refuse a wrong folder before cloning minGPT

@@ -16,7 +16,7 @@ class MySelfAttention(nn.Module):
 
         Q = x W_q,  K = x W_k,  V = x W_v,  attention(x) = softmax(Q Kᵀ / √d) V
 
-    The softmax runs over the keys: row i of its (T, T) matrix holds the weights with which token i reads each token.
+    The softmax runs over the keys: row i of its (T, T) result says how much token i reads of each token.
 
     Args:
         input_dim: d, the number of features of a token.
@@ -31,7 +31,7 @@ class MySelfAttention(nn.Module):
     def forward(self, x, mask=None):
         """Return softmax(Q Kᵀ / √d) V: x (B, T, d), mask (B, T) or None -> (B, T, d).
 
-        Ignore the output at padding positions.
+        The output at padding positions has no meaning.
         """
         v = self.W_v(x)
         return torch.bmm(self.weights(x, mask), v)  # (B, T, T) (B, T, d) -> (B, T, d)
@@ -44,8 +44,8 @@ class MySelfAttention(nn.Module):
         q, k = self.W_q(x), self.W_k(x)  # (B, T, d)
         bias = q.new_zeros(x.shape[0], 1, x.shape[1])  # (B, 1, T), added to the scores of every query
         if mask is not None:
-            # Low enough that the softmax gives exactly 0. Not -inf: a row with nothing but padding must not become NaN.
-            # Half of the minimum: adding a score below 0 to the minimum could give -inf.
+            # So low that the softmax gives padding a weight of exactly 0. With -inf, a review of nothing but padding
+            # would become NaN. With the whole minimum instead of half, minimum + negative score could be -inf.
             bias = bias.masked_fill(~mask.unsqueeze(1), torch.finfo(q.dtype).min / 2)
         # The formula is
         #     scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(d) + bias
@@ -60,8 +60,8 @@ class MyLayerNorm(nn.Module):
 
         y = gamma ⊙ (x - mean) / √(var + 1e-8) + beta
 
-    mean and var are the mean and the biased variance of the T·d elements of a sample. Padding does not count. gamma and
-    beta differ by position; nothing else tells the network where a token is.
+    mean and var are the mean and the biased variance of the T·d elements of a sample, without padding. gamma and beta
+    have their own values for each position. Nothing else tells the network where a token is.
 
     Args:
         input_dim: (T, d), the shape of `gamma` and `beta`, where T is the length of the longest sample.
@@ -76,7 +76,7 @@ class MyLayerNorm(nn.Module):
     def forward(self, x, mask=None):
         """Normalise each sample: x (B, T, d), mask (B, T) or None -> (B, T, d).
 
-        T may be shorter than in `input_dim`, but not longer. Ignore the output at padding positions.
+        T may be smaller than in `input_dim`, but not larger. The output at padding positions has no meaning.
         """
         T, d = x.shape[1:]
         if mask is None:
@@ -97,7 +97,7 @@ class MyTransformerBlock(nn.Module):
 
     Args:
         max_len: T of the longest review.
-        input_dim: d. Both linear layers go from d to d features.
+        input_dim: d. Both linear layers map d features to d features.
         dropout: dropout of the attention's output.
     """
 
@@ -119,16 +119,16 @@ class MyTransformerBlock(nn.Module):
 class MyTransformer(nn.Module):
     """Classify reviews: word vectors, transformer blocks, the mean over the tokens, and one linear layer to a logit.
 
-    A positive logit means a positive review. Padding is masked everywhere: the logit of a review does not depend on how
-    far the review is padded, nor on the other reviews of its batch.
+    A positive logit means a positive review. Padding is masked everywhere: the logit of a review depends neither on
+    the amount of padding nor on the other reviews of its batch.
 
     Args:
         vocab: a `torchtext.vocab.Vocab` with `.vectors` (V, d) and a "<pad>" token.
         max_len: T of the longest review that the network takes.
         num_of_blocks: number of transformer blocks.
         dropout: dropout of the blocks.
-        freeze: whether the word vectors stay fixed in training.
-        input_dim: features of a token that the blocks read. The default is d.
+        freeze: whether the word vectors stay fixed during training.
+        input_dim: number of features of each token that the first block reads. The default is d.
     """
 
     def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False, input_dim=None):
@@ -145,7 +145,7 @@ class MyTransformer(nn.Module):
         return self.embedding(ids)
 
     def forward(self, ids, *inputs):
-        """Return the logits of reviews: ids (B, T), and further inputs of `embed`, if any -> (B, 1).
+        """Return the logits of reviews: ids (B, T), and other inputs of `embed` if it has any -> (B, 1).
 
         Raises:
             ValueError: T is longer than `max_len`.

@@ -15,8 +15,8 @@ def run_parser(presets, commands):
     parser = Parser(description="Train and test the transformer.", epilog=f"Other commands: {', '.join(commands)}.")
     add_data_options(parser)
     parser.add_argument("--preset", choices=presets, default="required",
-                        help="settings, which other options override (default: required, whose settings are the "
-                        "defaults below)")
+                        help="named settings; single options override them (default: required, whose values are "
+                        "shown below)")
     parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
                         help="train on the 312 invented reviews that come with the project")
     parser.add_argument("--models", metavar="FILE", type=user_path, help="train the network of another models.py")
