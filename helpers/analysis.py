@@ -1,6 +1,6 @@
-"""What training stores for the report, in `analysis.json`: data, errors and attention of a network.
+"""After training: write the network to `model.pt`, and its data, errors and attention to `analysis.json`.
 
-The report is then built without the reviews.
+The report reads `analysis.json`, so it can be built without the reviews.
 """
 
 import json
@@ -18,13 +18,13 @@ from helpers.inference.predictor import as_reviews
 
 SENTENCES = ["The plot is weak, yet the cast is superb.", "It was not bad at all."]
 LENGTHS = [0, 100, 200, 300, 500, 10**6]  # tokens: the ranges for which errors are counted
-EXAMPLES = 2  # confident errors of each label
+EXAMPLES = 2  # confident errors that are shown for each label
 EXAMPLE_TOKENS = 100  # longest review that is shown as an example
-EXAMPLE_WORDS = 40  # words that are shown of it
+EXAMPLE_WORDS = 40  # words that are shown of an example
 
 
 def store_model(predictor, data, source, logits, folder):
-    """Calibrate a network, write `model.pt` and `analysis.json`, and return calibration and test metrics, a dict.
+    """Calibrate a network, write `model.pt` and `analysis.json`, and return a dict of calibration and test metrics.
 
     Args:
         predictor: a `Predictor` with the trained network.
@@ -46,7 +46,7 @@ def remove_model(folder):
 
 
 def analyse(predictor, data, source, logits):
-    """Return what the report tells of a network besides its metrics, as a dict of JSON types.
+    """Return what the report shows about a network, apart from its metrics: a dict of JSON types.
 
     Args:
         predictor: the trained and calibrated `Predictor`. Its vocabulary still has GloVe's vectors.
@@ -73,8 +73,8 @@ def analyse(predictor, data, source, logits):
 def read_test_reviews(source, number):
     """Return the names and the texts of the `number` test reviews, sorted by name as `reviews.read_reviews` does.
 
-    The loaded reviews hold neither ratings nor texts. Reading stops after the last test review; in the archive of
-    IMDB, three quarters of the reviews are behind it.
+    The loaded reviews hold neither ratings nor texts. Reading stops after the last test review, because in the IMDB
+    archive, three quarters of the reviews come after it.
     """
     files = {}
     for name, content in read_files(source, {"test/neg", "test/pos"}):
@@ -91,9 +91,9 @@ def describe_data(train, valid, test, vocab):
     sizes = {"train": len(train.labels), "valid": len(valid.labels), "test": len(test.labels)}
     has_vector = (vocab.vectors != 0).any(dim=1)
     words = {"words": len(vocab), "in_glove": has_vector.double().mean().item()}
-    numbers = np.concatenate([train.movies, valid.movies])
-    movies = {"movies": len(np.unique(numbers)), "most_reviews_of_a_movie": int(np.bincount(numbers).max()),
-              "movies_in_both": len(np.intersect1d(numbers, test.movies))}
+    not_test = np.concatenate([train.movies, valid.movies])
+    movies = {"movies": len(np.unique(not_test)), "most_reviews_of_a_movie": int(np.bincount(not_test).max()),
+              "movies_in_both": len(np.intersect1d(not_test, test.movies))}
     lengths = np.concatenate([np.diff(reviews.starts) for reviews in (train, valid, test)])
     tokens = {"median_tokens": int(np.median(lengths)), "p95_tokens": int(np.quantile(lengths, 0.95))}
     return sizes | words | movies | tokens
@@ -124,7 +124,7 @@ def confident_errors(texts, wrong, lengths, stars, labels, probabilities):
     Args:
         texts: the reviews, a list of strings.
         wrong, lengths, stars, labels: (reviews,).
-        probabilities: (reviews,), of a positive review.
+        probabilities: (reviews,), the probability that the review is positive.
     """
     examples = []
     confidence = np.abs(probabilities - 0.5)
@@ -146,7 +146,7 @@ def shorten(text):
 
 
 def describe_attention(predictor, sentence):
-    """Return the tokens of a sentence, the weights of the first block (T, T), and the probability of positive."""
+    """Return the tokens of a sentence, the attention weights of the first block, and the probability: a dict."""
     reviews = as_reviews([sentence])
     weights = attention_weights(predictor, reviews)
     words = [reviews.words[token] for token in reviews.tokens]

@@ -1,4 +1,4 @@
-"""The only place where the exercise's code imports the bonus. The exercise runs without the folder `helpers/bonus/`."""
+"""Choose the pipeline of a run. Only this module imports the bonus, so the exercise runs without `helpers/bonus/`."""
 
 from helpers.cli import UserError
 from helpers.pipeline import Pipeline

@@ -14,9 +14,10 @@ from helpers.files import file_digest, whole_file
 
 @contextlib.contextmanager
 def open_url(url):
-    """Yield the answer of a server.
+    """Open a URL and yield the response.
 
-    Raises Unreachable if the answer is missing or incomplete. Its message is the beginning of a sentence.
+    Raises Unreachable if there is no response, or if it is incomplete. The message is the beginning of a sentence; the
+    caller completes it.
     """
     problem = " cannot be reached"
     try:
@@ -38,9 +39,9 @@ def download(url, path, digest, size, algorithm="sha256"):
     Args:
         url: the address of the file.
         path: where to write it.
-        digest: its hexadecimal digest by `algorithm`.
+        digest: the expected hexadecimal digest of the file.
         size: its size in bytes.
-        algorithm: a name that `hashlib` knows.
+        algorithm: the hash function of `digest`, a name that `hashlib` knows.
 
     Raises:
         Unreachable: the server does not answer, or the connection ends early.
@@ -59,12 +60,12 @@ def download(url, path, digest, size, algorithm="sha256"):
 def copy_url(url, path, size, title):
     """Copy what a server sends to `path`, with a progress bar. Raises Unreachable if the connection ends early.
 
-    `size` is the expected number of bytes. It counts only if the server does not say how much it sends.
+    `size` is the expected number of bytes. It is used only if the response has no header Content-Length.
     """
     with open_url(url) as answer, open(path, "wb") as file:
         size = int(answer.headers.get("Content-Length") or size)
         with tqdm.wrapattr(answer, "read", total=size, desc=title, leave=False) as stream:
             shutil.copyfileobj(stream, file, 1 << 20)
-        is_chunked = "Transfer-Encoding" in answer.headers  # then http.client itself notices an early end
+        is_chunked = "Transfer-Encoding" in answer.headers  # http.client itself then notices an early end
         if file.tell() < size and not is_chunked:
             raise ConnectionError(f"{file.tell():,} of {size:,} bytes arrived")

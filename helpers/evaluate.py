@@ -26,7 +26,8 @@ def compute_metrics(logits, labels):
     The rows of the confusion matrix are the true labels, negative and positive; its columns are the predicted labels.
     """
     loss = F.binary_cross_entropy_with_logits(logits, labels).item()
-    confusion = torch.bincount(2 * labels.long() + (logits > 0), minlength=4).reshape(2, 2)
+    cell = 2 * labels.long() + (logits > 0)  # place of each review in the flattened matrix
+    confusion = torch.bincount(cell, minlength=4).reshape(2, 2)
     return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
 
 
@@ -75,7 +76,7 @@ def print_test(metrics, data):
 
 
 def print_results(folder, metrics):
-    """Print accuracy, confusion matrix and the folder of the files. The last line says if the sample replaced IMDB."""
+    """Print accuracy, confusion matrix and the folder of the files. For the SAMPLE, the last line is a notice."""
     print_test(metrics["test"], metrics["data"])
     files = [name for name in ("metrics.json", "loss.png", "model.pt") if Path(folder, name).is_file()]
     print(f"{metrics['seconds']:.0f} s; results are in {folder}: {', '.join(files)}")

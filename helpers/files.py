@@ -26,7 +26,7 @@ def whole_file(path):
     """
     path = Path(path)
     target = follow_links(path)
-    # In the folder of the target, because os.replace is atomic only within a disk.
+    # The temporary file is in the folder of the target, because os.replace is atomic only within a disk.
     folder = Path(tempfile.gettempdir()) if is_stream(target) else target.parent
     folder.mkdir(parents=True, exist_ok=True)
     delete_leftovers(folder)
@@ -54,13 +54,13 @@ def follow_links(path):
 
 
 def is_descriptor(path):
-    """Return whether a path is an open file of this process, such as /dev/fd/1, to which /dev/stdout leads."""
+    """Return whether a path names an open file of this process, such as /dev/fd/1, to which /dev/stdout links."""
     folders = (Path("/dev/fd").resolve(), Path("/proc/self/fd").resolve())
     return path.name.isdecimal() and path.parent.resolve() in folders
 
 
 def is_stream(path):
-    """Return whether a path is an open file of this process, a pipe or a device: it is written to, not replaced."""
+    """Return whether a path is an open file of this process, a pipe or a device. These are written to, not replaced."""
     is_special = path.exists() and not path.is_file() and not path.is_dir()
     return is_special or is_descriptor(path)
 
@@ -68,7 +68,7 @@ def is_stream(path):
 def move_content(temporary, target):
     """Replace the file `target` by the file `temporary`, or write the content to `target` if it is a stream."""
     if not is_stream(target):
-        with contextlib.suppress(OSError):  # a new file, or a disk without permissions
+        with contextlib.suppress(OSError):  # the target is new, or the disk has no permissions
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
         return
@@ -104,20 +104,20 @@ def write_text(path, text):
 
 
 def cached_arrays(cache_dir, name, key, names, make):
-    """Return numpy arrays from a file in `cache_dir`. If it is missing or damaged, compute the arrays and write it.
+    """Return numpy arrays from a file in `cache_dir`. If it is missing or damaged, compute and store the arrays.
 
     Args:
         cache_dir: the folder of the file.
         name: the start of the file's name.
         key: everything that the arrays depend on, as JSON types; its digest is part of the file's name.
         names: names of the arrays.
-        make: a function that computes the arrays, a dict from `names`.
+        make: a function that computes the arrays and returns them as a dict from name to array.
     """
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     path = Path(cache_dir, f"{name}-{digest}.npz")
     delete_leftovers(cache_dir)
     try:
-        with np.load(path, allow_pickle=False) as arrays:  # a zip file, so each array has a checksum
+        with np.load(path, allow_pickle=False) as arrays:  # the file is a zip, so each array has a checksum
             return {array: arrays[array] for array in names}
     except FileNotFoundError:
         pass

@@ -60,9 +60,10 @@ def new_locked_file(path):
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
         with contextlib.suppress(OSError):  # the disk does not support locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
+        is_deleted = os.fstat(handle).st_nlink == 0  # by another process, before the file was locked
+        if not is_deleted:
             break
-        os.close(handle)  # another process deleted the file before it was locked
+        os.close(handle)
     try:
         yield
     finally:
@@ -72,7 +73,7 @@ def new_locked_file(path):
 def delete_leftovers(folder):
     """Delete the temporary files in `folder` that killed processes left.
 
-    Those of running processes are locked. Without locks (Windows, some network disks), nothing is deleted.
+    Files of running processes are locked and stay. Without locks (Windows, some network disks), nothing is deleted.
     """
     if fcntl is None:
         return

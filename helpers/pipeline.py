@@ -31,17 +31,17 @@ class Pipeline:
         settings: the settings of a run, a dict as in `metrics.json` and `model.pt`.
     """
 
-    parts = LABELLED  # what is read from the archive
+    parts = LABELLED  # the folders that are read from the archive
 
     def __init__(self, settings):
         self.settings = settings
-        self.data_digest = None  # `checkpoint.data_digest` of what the pipeline was fitted on
+        self.data_digest = None  # the `checkpoint.data_digest` of the reviews that the pipeline was fitted on
 
     def fit(self, reviews, is_train, vocab, seed, cache_dir):
         """Learn what the network needs besides the vocabulary. In the exercise, that is nothing.
 
         Args:
-            reviews: all `reviews.Reviews` of `parts`.
+            reviews: all reviews in the folders `parts`, a `reviews.Reviews`.
             is_train: (reviews,) bool, the reviews whose labels may be seen.
             vocab: the `torchtext.vocab.Vocab` of the run.
             seed: seed of all random choices.
@@ -74,11 +74,11 @@ class Pipeline:
         return f"first {self.settings['max_len']} tokens"
 
     def network_name(self):
-        """Return the preset whose kind of network this is."""
+        """Return the kind of the network, which is the name of a preset."""
         return "handout" if self.settings["handout_data"] else "required"
 
     def is_negated(self, reviews):
-        """Return which tokens of `reviews.Reviews` the network reads as negated: (tokens,) bool; here, none."""
+        """Return which tokens of `reviews.Reviews` the network reads as negated: (tokens,) bool. Here, none."""
         return np.zeros(len(reviews.tokens), bool)
 
     def ngram_values(self, reviews):

@@ -1,6 +1,6 @@
 """Train the network of another `models.py` with the data and the loop of this project.
 
-Such a network knows no mask, and its layer norm has the shape (max_len, d). So all reviews are padded to `max_len`.
+Such a network takes no mask, and its layer norm has the shape (max_len, d). So all reviews are padded to `max_len`.
 """
 
 import sys
@@ -53,7 +53,7 @@ def describe(error):
 
 
 class HandoutBlock(nn.Module):
-    """The block of the hand-out around the layers of a solution."""
+    """The block of the hand-out with the layers of a solution."""
 
     def __init__(self, module, max_len, d, dropout):
         super().__init__()
@@ -69,7 +69,7 @@ class HandoutBlock(nn.Module):
 
 
 class HandoutTransformer(nn.Module):
-    """The transformer of the hand-out around the layers of a solution; padding is a word like any other."""
+    """The transformer of the hand-out with the layers of a solution. It treats padding like any other word."""
 
     def __init__(self, module, vocab, max_len, num_of_blocks, dropout, freeze):
         super().__init__()
@@ -84,7 +84,7 @@ class HandoutTransformer(nn.Module):
 
 
 class OneOutput(nn.Module):
-    """The network of a solution, with its output as (B, 1). Raises UserError if it fails or returns another shape."""
+    """The network of a solution, with output (B, 1). Raises UserError if it fails or returns other outputs."""
 
     def __init__(self, model, path):
         super().__init__()
@@ -109,7 +109,7 @@ class PaddedReviewSet(ReviewSet):
 
     def __init__(self, reviews, vocab, max_len, device="cpu"):
         super().__init__(reviews, vocab, max_len, device)
-        self.lengths = np.full(len(reviews.labels), max_len)  # as the loaders see them
+        self.lengths = np.full(len(reviews.labels), max_len)  # so that the loaders pad to it
 
 
 class SolutionPipeline(Pipeline):
@@ -122,16 +122,16 @@ class SolutionPipeline(Pipeline):
 
     def __init__(self, settings, path):
         self.path, self.module = path, load_module(path)
-        if hasattr(self.module, NETWORK):  # it has its own
+        if hasattr(self.module, NETWORK):  # the file's own network chooses them
             settings = settings | {"dropout": None, "freeze": None}
         super().__init__(settings)
 
     def review_set(self, reviews, vocab, device):
-        """Return `reviews.Reviews`, all padded to `max_len`."""
+        """Convert `reviews.Reviews` to a `PaddedReviewSet`."""
         return PaddedReviewSet(reviews, vocab, self.settings["max_len"], device)
 
     def build_model(self, vocab):
-        """Return the `MyTransformer` of the file, or the hand-out's around its layers if it has none."""
+        """Return the `MyTransformer` of the file. If it has none, return a `HandoutTransformer` with its layers."""
         max_len, blocks = self.settings["max_len"], self.settings["blocks"]
         try:
             if hasattr(self.module, NETWORK):

@@ -1,7 +1,7 @@
 """The bonus: everything that raises the test accuracy from 85 % to over 93 %.
 
-- `ngrams`, `ngram_values` and `negation`: channels, which are numbers for each token: the values of the n-grams that
-  end there, learned from the labels of the training reviews, and their sums over the text.
+- `ngrams`, `ngram_values` and `negation`: the channels of a token. These are sentiment values of the n-grams that end
+  there, and sums of such values over the text. The values are learned from the labels of the training reviews.
 - `regions`: embeddings of the words around each token, learned by predicting nearby words.
 - `short_texts`: excerpts, sentences and negated sentences to train on, in addition to whole reviews.
 - `network`: the network that reads these inputs.

@@ -1,8 +1,8 @@
-"""The scope of negation: which words of a text a "not" or a "never" reverses.
+"""Find the scope of negations: the words whose meaning a "not" or a "never" reverses.
 
 After Das & Chen 2001, "Yahoo! for Amazon", and Pang, Lee & Vaithyanathan 2002, "Thumbs up?", who mark the words between
 a negation and the next punctuation mark. Here the scope is shorter, and some conjunctions end it as well. The rule
-looks at words and not at grammar, so it is right about most sentences and not about all.
+looks at words, not at grammar, so it is wrong about some sentences.
 
 All functions take a `reviews.Reviews` and return a bool for each of its tokens.
 """
@@ -12,7 +12,7 @@ import numpy as np
 NEGATIONS = {"not", "n't", "never", "no", "nothing", "nobody", "none", "nor", "neither", "nowhere", "without", "hardly",
              "barely"}  # "cannot" is two tokens: "can" and "not"
 NOT_NEGATED = {"only", "just"}  # "not only" and "not just" negate nothing
-SCOPE = 6  # tokens after a negation
+SCOPE = 6  # most tokens that a negation reverses
 ENDS = {".", "!", "?", ";", "..", "..."}  # of a sentence
 CONJUNCTIONS = {"but", "yet", "however", "nevertheless", "although", "though", "despite", "while", "whilst", "spite",
                 "than", "because"}

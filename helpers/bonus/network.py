@@ -7,7 +7,7 @@ from models import MyTransformer
 
 
 class Regions(nn.Module):
-    """Project the features of region embeddings to the size of the word vectors.
+    """Compute the region embeddings of each token, and project their features to the size of a word vector.
 
     Args:
         embeddings: list of `regions.RegionEmbedding`.

@@ -12,7 +12,7 @@ from helpers.files import cached_arrays
 
 FOLDS = 5
 PENALTY = 3.0  # of the logistic regression; validation loss with 1, 3 and 10: 0.218, 0.213 and 0.213
-PRIOR = 4.0  # the prior of a negated word counts as much as this number of reviews
+PRIOR = 4.0  # the prior of a negated word counts as much as this many reviews
 VERSION = 8  # raise it with every change to the result of `learn_values`
 
 
@@ -27,19 +27,21 @@ def frequent_keys(ids, starts, order, num_words, min_reviews):
 def naive_bayes(rows, labels, num_rows, num_words):
     """Return the naive Bayes values of all n-grams: (num_rows,).
 
-    Instead of 1, a prior is added to the counts of a negated word: that its value is minus half that of the word.
+    For a negated word, a prior is added to the counts instead of 1. By this prior, the value of a negated word is minus
+    half the value of the word.
 
     Args:
-        rows, labels: (pairs,) row of the n-gram, and label from 0 to 1 of the review, for each n-gram of each review.
+        rows, labels: (pairs,) for each n-gram of each review, the row of the n-gram and the label of the review, from 0
+            to 1.
         num_rows: G.
-        num_words: V. Rows 0 to V are words, V to 2 V are negated words.
+        num_words: V. The first V rows are words, the next V are negated words.
     """
     positive = np.bincount(rows, labels, num_rows)
     negative = np.bincount(rows, minlength=num_rows) - positive
     is_counted = positive + negative > 1.5  # at least 2, whatever the rounding of soft labels
     values = np.where(is_counted, np.log((positive + 1) / (negative + 1)), 0.0)
     is_negated_word = slice(num_words, 2 * num_words)
-    contrary = 1 / (1 + np.exp(values[:num_words] / 2))  # probability that the negated word is positive
+    contrary = 1 / (1 + np.exp(values[:num_words] / 2))  # probability that the negated word is positive, by the prior
     positive, negative = positive[is_negated_word], negative[is_negated_word]
     values[is_negated_word] = np.log((positive + PRIOR * contrary) / (negative + PRIOR * (1 - contrary)))
     return values
@@ -48,22 +50,22 @@ def naive_bayes(rows, labels, num_rows, num_words):
 def fit_linear(rows, reviews, values, labels, num_words):
     """Fit a logistic regression to the labels. The features of a review are the naive Bayes values of its n-grams.
 
-    A negated word has a weight of its own, and also contributes minus half the value of its word. The penalty makes a
-    rare negated word rely on the latter.
+    A negated word has a weight of its own, and also counts as minus half an occurrence of its word. Because of the
+    penalty, a rare negated word relies on the latter.
 
     Args:
-        rows, reviews: (pairs,) row of the n-gram and number of the review, for each n-gram of each review.
+        rows, reviews: (pairs,) for each n-gram of each review, the row of the n-gram and the number of the review.
         values: (G,) naive Bayes values.
         labels: (reviews,), 0 or 1.
         num_words: V.
 
     Returns:
-        the summand of each n-gram (G,), and the intercept.
+        what each n-gram adds to the logit (G,), and the intercept.
     """
-    from sklearn.linear_model import LogisticRegression  # here, because it takes a second, and only a first start fits
+    from sklearn.linear_model import LogisticRegression  # here, because it takes a second, and cached runs skip it
     from sklearn.preprocessing import OneHotEncoder
 
-    sparse_matrix = type(OneHotEncoder().fit_transform([[0]]))  # scipy's class; the exercise does not allow scipy
+    sparse_matrix = type(OneHotEncoder().fit_transform([[0]]))  # scipy's; the exercise forbids importing scipy
     is_negated_word = (rows >= num_words) & (rows < 2 * num_words)
     word = rows[is_negated_word] - num_words
     features = np.append(values[rows], -values[word] / 2)
@@ -76,14 +78,14 @@ def fit_linear(rows, reviews, values, labels, num_words):
 
 
 def find_vocabulary(counted, min_reviews):
-    """Return what the n-grams are made of.
+    """Return the frequent words, 2-grams and 3-grams, and the ids of all tokens.
 
     Args:
         counted: the training and unlabelled reviews, a `reviews.Reviews`.
         min_reviews: minimum number of these reviews that contain an n-gram.
 
     Returns:
-        words (list), ids of all tokens (tokens,), and a list of the keys of 2-grams and of 3-grams.
+        words (list), ids (tokens,) with -1 for other words, and keys (list): those of 2-grams and those of 3-grams.
     """
     frequent = frequent_keys(counted.tokens, counted.starts, 1, len(counted.words), min_reviews)
     id_of = np.full(len(counted.words), -1)
@@ -103,24 +105,24 @@ def learn_values(reviews, train, min_reviews, seed):
         seed: of the folds.
 
     Returns:
-        words (list), keys of 2-grams and of 3-grams, values (FOLDS, G, kinds) float16, and the fold of each training
-        review (training reviews,).
+        words and keys as in `find_vocabulary`, values (FOLDS, G, kinds) float16, and the fold of each training review
+        (training reviews,).
     """
     counted = select(reviews, train | (reviews.labels < 0))
     labels = counted.labels.astype(float)
     words, ids, keys = find_vocabulary(counted, min_reviews)
     num_words, num_rows = len(words), 2 * len(words) + len(keys[0]) + len(keys[1])
     rows = find_ngrams(ids, counted.starts, is_negated(counted), num_words, keys)
-    review, row = distinct_ngrams(rows, counted.starts, num_rows)
-    is_labelled = labels[review] >= 0
+    review, row = distinct_ngrams(rows, counted.starts, num_rows)  # (pairs,) both
+    is_labelled = labels[review] >= 0  # (pairs,)
     fold_of_movie = np.random.default_rng(seed).permutation(counted.movies.max() + 1) % FOLDS
     fold = fold_of_movie[counted.movies]  # (reviews,)
 
     values = []
-    for number in tqdm(range(FOLDS), desc="fitting n-grams", leave=False):
-        is_seen = is_labelled & (fold[review] != number)
+    for left_out in tqdm(range(FOLDS), desc="fitting n-grams", leave=False):
+        is_seen = is_labelled & (fold[review] != left_out)
         bayes = naive_bayes(row[is_seen], labels[review[is_seen]], num_rows, num_words)
-        seen_number, seen_reviews = pd.factorize(review[is_seen])
+        seen_number, seen_reviews = pd.factorize(review[is_seen])  # numbers without gaps
         linear, intercept = fit_linear(row[is_seen], seen_number, bayes, labels[seen_reviews], num_words)
         kinds = [bayes, linear]
         if not is_labelled.all():
@@ -140,7 +142,7 @@ def load_tables(reviews, train, min_reviews, seed, cache_dir):
     """
     def make():
         words, keys, values, folds = learn_values(reviews, train, min_reviews, seed)
-        tables = [NgramTable(words, keys, of_fold, 1) for of_fold in values]
+        tables = [NgramTable(words, keys, of_fold, scale=1) for of_fold in values]
         scale = channels_by_fold(select(reviews, train), folds, tables).std(axis=0, dtype=np.float64)
         scale[scale == 0] = 1
         return {"words": words, "keys2": keys[0], "keys3": keys[1], "values": values, "folds": folds,

@@ -1,17 +1,16 @@
 """The channels of the bonus: what the n-grams of the training reviews say about a token and about its text.
 
 An n-gram is a word, a word in the scope of a negation (see `negation.is_negated`), or two or three successive words. It
-has two or three values, which `ngram_values` learns:
+has two kinds of values, or three if there are unlabelled reviews. The module `ngram_values` learns them:
 
 - *naive Bayes*: log((p + 1) / (n + 1)), where p positive and n negative training reviews contain the n-gram (Wang &
   Manning 2012, "Baselines and Bigrams"). It is 0 if p + n < 2.
-- *linear*: the summand of the n-gram in a logistic regression on all n-grams.
-- *soft*, if there are unlabelled reviews: the naive Bayes value on those reviews, with the predictions of the logistic
-  regression as labels.
+- *linear*: what the n-gram adds to the logit of a logistic regression on all n-grams.
+- *soft*: the naive Bayes value on the unlabelled reviews, with the predictions of the logistic regression as labels.
 
-The films are split into five folds, and each value is learned five times, each time without one fold. A training
-review gets the values that were learned without its film. Values that the review itself contributed to would look more
-reliable in training than they are on new films. Every other text gets the mean of the five.
+The movies are split into five folds, and each value is learned five times, each time without one fold. A training
+review gets the values that were learned without its movie. Values to which the review itself contributed would look
+more reliable in training than they are on new movies. Every other text gets the mean of the five values.
 """
 
 from dataclasses import dataclass
@@ -31,9 +30,9 @@ AT_ONCE = 5000  # reviews whose channels are computed together, which limits the
 class NgramTable:
     """The values of all n-grams. They determine the channels of any text."""
 
-    words: list  # V words; the id of a word is its place
-    keys: list  # of the 2-grams and of the 3-grams: their keys (see `ngram_keys`), int64, sorted
-    values: np.ndarray  # float16 (G, kinds): values of words, negated words, 2-grams and 3-grams, by id and by key
+    words: list  # V words; the id of a word is its index
+    keys: list  # two int64 arrays, sorted: the keys of the 2-grams and of the 3-grams, see `ngram_keys`
+    values: np.ndarray  # float16 (G, kinds); rows: words and negated words by id, then 2-grams and 3-grams by key
     scale: np.ndarray  # float32 (C,): the channels are divided by it
 
     def channels(self, reviews):
@@ -47,14 +46,16 @@ class NgramTable:
     def channels_of_block(self, reviews):
         """Return `channels`, without splitting the reviews into blocks.
 
-        Each token gets every kind of value of the word, the 2-gram and the 3-gram that end at it. All tokens of a
-        text get the sum of the values of the n-grams in the text, each n-gram once, for every kind but naive Bayes.
+        The first 3 · kinds channels of a token are the values of the word, the 2-gram and the 3-gram that end at it.
+        The other channels are equal for all tokens of a text: for each kind except naive Bayes, the sum of the values
+        of the distinct n-grams in the text.
         """
         rows = self.find(reviews)  # (3, tokens)
         values = np.pad(self.values.astype(np.float32), [(0, 1), (0, 0)])  # row -1, for no n-gram, is 0
-        per_token = np.concatenate(values[rows], axis=1)  # (3, tokens, kinds) -> (tokens, 3 kinds)
+        per_token = np.concatenate(values[rows], axis=1)  # (3, tokens, kinds) -> (tokens, 3 · kinds)
         text, row = distinct_ngrams(rows, reviews.starts, len(values))
-        sums = [np.bincount(text, of_kind[row], len(reviews.labels)) for of_kind in values.T[1:]]
+        without_bayes = values.T[1:]  # (kinds - 1, rows)
+        sums = [np.bincount(text, of_kind[row], len(reviews.labels)) for of_kind in without_bayes]
         per_text = np.stack(sums, axis=1)[text_of_tokens(reviews.starts)]  # (tokens, kinds - 1)
         channels = np.concatenate([per_token, per_text], axis=1, dtype=np.float32)
         return (channels / self.scale).astype(np.float16)
@@ -62,13 +63,13 @@ class NgramTable:
     def linear_values(self, reviews):
         """Return the sum of the linear values of the n-grams that end at each token, and the linear value of its word.
 
-        The word counts as if it were not negated. Both arrays are (tokens,).
+        The value of the word ignores negation. Both arrays are (tokens,).
         """
         values = np.append(self.values[:, 1].astype(np.float32), 0)  # the last one is for no n-gram
         return values[self.find(reviews)].sum(axis=0), values[self.word_ids(reviews)]
 
     def named_values(self, reviews):
-        """Return the n-grams of one text, each once, with their linear values: a dict, "bad (negated)": 0.5."""
+        """Return the n-grams of one text, each once, with their linear values, such as {"bad (negated)": 0.5}."""
         negated, found = is_negated(reviews), {}
         for order, rows in enumerate(self.find(reviews), start=1):
             for end in np.flatnonzero(rows >= 0):
@@ -89,7 +90,7 @@ class NgramTable:
         return find_ngrams(ids, reviews.starts, is_negated(reviews), len(self.words), self.keys)
 
     def state(self):
-        """Return the table as a dict of lists and tensors, for `model.pt`, where a word of an n-gram takes 2 bytes."""
+        """Return the table as a dict of lists and tensors, for `model.pt`. A word of an n-gram takes 2 bytes."""
         dtype = np.uint16 if len(self.words) <= 2**16 else np.int32
         ngrams = []
         for order, keys in zip((2, 3), self.keys, strict=True):
@@ -116,9 +117,9 @@ def ngram_keys(ids, starts, order, num_words):
     one of its words has no id.
 
     Args:
-        ids: (tokens,) ids below `num_words` of all texts, one text after the other; -1 is a word without id.
+        ids: (tokens,) ids of all texts, one text after the other; from 0 to V - 1, or -1 for a word without id.
         starts: (texts + 1,) where each text begins.
-        order: words in an n-gram. `num_words` to this power must fit into 63 bits.
+        order: words in an n-gram. V ** order must fit into 63 bits.
         num_words: V.
     """
     lengths = np.diff(starts)
@@ -126,7 +127,7 @@ def ngram_keys(ids, starts, order, num_words):
     is_known = (ids >= 0) & (place >= order - 1)
     keys = ids.astype(np.int64)
     for back in range(1, order):
-        earlier = np.roll(ids, back)
+        earlier = np.roll(ids, back)  # the first tokens get ids from the end, but are not known: `place` < `back`
         is_known &= earlier >= 0
         keys += earlier * np.int64(num_words) ** back
     return np.where(is_known, keys, -1)
@@ -156,11 +157,11 @@ def find_ngrams(ids, starts, negated, num_words, keys):
         (3, tokens), -1 where the table has no such n-gram.
     """
     rows = [np.where(ids >= 0, ids + num_words * negated, -1)]
-    first_row = 2 * num_words  # of the order
+    first_row = 2 * num_words  # of the n-grams of this order
     for order, known in zip((2, 3), keys, strict=True):
         found = ngram_keys(ids, starts, order, num_words)
         place = np.searchsorted(known, found)
-        is_known = np.append(known, -2)[place] == found  # -2 is no key: `place` may be after the last one
+        is_known = np.append(known, -2)[place] == found  # `place` may be after the last key; -2 is no key
         rows.append(np.where(is_known, first_row + place, -1))
         first_row += len(known)
     return np.stack(rows)
@@ -175,21 +176,22 @@ def distinct_ngrams(rows, starts, num_rows):
         num_rows: more than the largest row.
 
     Returns:
-        texts (pairs,) and rows (pairs,): text number and row of each pair of a text and an n-gram in it.
+        for each pair of a text and an n-gram in it: the number of the text (pairs,) and the row (pairs,).
     """
     text = text_of_tokens(starts)
     pairs = []
     for of_order in rows:
-        codes = text * np.int64(num_rows) + of_order
+        codes = text * np.int64(num_rows) + of_order  # one integer for a text and a row
         pairs.append(pd.unique(codes[of_order >= 0]))
     return np.divmod(np.concatenate(pairs), num_rows)
 
 
 def channels_by_fold(reviews, folds, tables):
-    """Return the channels of texts, each from the table of its fold: (tokens, C), float16; folds: (texts,)."""
-    by_fold = [table.channels(select(reviews, folds == fold)) for fold, table in enumerate(tables)]
-    by_fold = np.concatenate(by_fold)  # the tokens of fold 0, then those of fold 1, ...
+    """Return the channels of texts, each from the table of its fold: folds (texts,) -> (tokens, C), float16."""
+    of_folds = [table.channels(select(reviews, folds == fold)) for fold, table in enumerate(tables)]
+    by_fold = np.concatenate(of_folds)  # the tokens of fold 0, then those of fold 1, ...
     fold_of_tokens = np.repeat(folds, np.diff(reviews.starts))
+    position = np.argsort(fold_of_tokens, kind="stable")  # in `reviews`, of each row of `by_fold`
     channels = np.empty_like(by_fold)
-    channels[np.argsort(fold_of_tokens, kind="stable")] = by_fold
+    channels[position] = by_fold
     return channels

@@ -26,10 +26,11 @@ class BonusSettings:
     short_texts: bool = True  # train on excerpts, sentences and negated sentences as well
     regions: bool = True  # add region embeddings to the word vectors
     input_dropout: float = 0.6  # dropout of the word vectors
-    one_cycle: bool = True  # one-cycle schedule of learning rate and momentum (Smith & Topin 2019), not constant ones
+    one_cycle: bool = True  # one-cycle learning rate and momentum (Smith & Topin 2019) instead of constant ones
 
 
-SHARED = {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05}  # more to train on: all choices are made
+# All settings have been chosen, so a small validation set is enough. This leaves more reviews to train on.
+SHARED = {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05}
 PRESETS = {
     "bonus": SHARED | {"epochs": 5, "bonus": BonusSettings()},
     "bonus-unsup": SHARED | {"epochs": 8, "bonus": BonusSettings(unlabelled=True)},
@@ -37,7 +38,7 @@ PRESETS = {
 
 
 class BonusReviewSet(ReviewSet):
-    """Reviews with channels. A review of more than `max_len` tokens keeps the first half and the last half of them.
+    """Reviews with channels. Of a review with more than `max_len` tokens, the first and last `max_len` / 2 are kept.
 
     Args:
         reviews, vocab, max_len, device: as in `ReviewSet`.
@@ -51,9 +52,10 @@ class BonusReviewSet(ReviewSet):
     def choose_positions(self, starts, lengths, max_len):
         """Return the positions in `reviews.tokens` of the tokens to keep of each review, one review after the other."""
         kept = np.minimum(lengths, max_len)
-        place = concat_ranges(np.zeros_like(kept), kept)  # of a kept token in its review
-        skipped = np.repeat(lengths - kept, kept)
-        return concat_ranges(starts, kept) + np.where(place >= max_len // 2, skipped, 0)
+        place = concat_ranges(np.zeros_like(kept), kept)  # of a kept token among those of its review
+        is_second_half = place >= max_len // 2
+        skipped = np.repeat(lengths - kept, kept)  # number of tokens that its review loses in the middle
+        return concat_ranges(starts, kept) + np.where(is_second_half, skipped, 0)
 
     def batch(self, chosen, T):
         """Return the reviews `chosen` (B indices), cut or padded to T tokens.
@@ -63,7 +65,7 @@ class BonusReviewSet(ReviewSet):
         """
         positions, is_padding = self.batch_positions(chosen, T)
         ids = self.ids[positions].long().masked_fill(is_padding, self.pad_id)
-        # The channels of padding are those of other tokens. The mask of the network keeps them out of the result.
+        # At padding, the channels are those of other tokens. The mask of the network keeps them out of the result.
         return ids, self.channels[positions].float(), self.labels[chosen]
 
 
@@ -94,11 +96,11 @@ class BonusPipeline(Pipeline):
         return BonusReviewSet(reviews, vocab, self.settings["max_len"], self.table.channels(reviews), device)
 
     def train_set(self, reviews, vocab, device):
-        """Return the training reviews, each with channels from the table that has not seen its film."""
+        """Return the training reviews, each with channels from the table that has not seen its movie."""
         return self.set_by_fold(reviews, self.folds, vocab, device)
 
     def set_by_fold(self, reviews, folds, vocab, device):
-        """Return texts from training reviews, each with channels from the table of its fold; folds: (texts,)."""
+        """Return texts from training reviews, each with channels from the table of its fold: folds (texts,)."""
         channels = channels_by_fold(reviews, folds, self.fold_tables)
         return BonusReviewSet(reviews, vocab, self.settings["max_len"], channels, device)
 
@@ -127,7 +129,7 @@ class BonusPipeline(Pipeline):
         return f"first {max_len // 2} and last {max_len - max_len // 2} tokens, and the n-grams of the whole text,"
 
     def network_name(self):
-        """Return the preset whose kind of network this is."""
+        """Return the kind of the network, which is the name of a preset."""
         return "bonus-unsup" if self.bonus.unlabelled else "bonus"
 
     def is_negated(self, reviews):
@@ -143,7 +145,7 @@ class BonusPipeline(Pipeline):
         return {"ngrams": self.table.state()}
 
     def load_state(self, state, vocab):
-        """Take the n-gram table; the weights of the network will fill the region embeddings."""
+        """Restore the n-gram table. The region embeddings are filled later, with the weights of the network."""
         self.table = NgramTable.from_state(state["ngrams"])
         if self.bonus.regions:
             self.embeddings = [RegionEmbedding(len(vocab), width) for width in WIDTHS]

@@ -1,9 +1,9 @@
-"""Region embeddings: vectors of the words around a token, learned from text by predicting further words.
+"""Region embeddings: vectors of the words around a token, learned from text by predicting nearby words.
 
 The region of token t, the words t - W to t + W, predicts each of the five words before and after it (Johnson & Zhang
 2015, "Semi-supervised convolutional neural networks for text categorization via region embedding"). The objective is
 negative sampling as in word2vec (Mikolov et al. 2013); the negative words are drawn once for a block of tokens. A word
-is predicted more often if it distinguishes positive from negative training reviews, as the network will have to do.
+that distinguishes positive from negative training reviews is predicted more often, because that is the final task.
 """
 
 import functools
@@ -18,10 +18,13 @@ from helpers.data.reviews import identity_of, select
 from helpers.data.tokens import text_of_tokens
 from helpers.files import cached_arrays
 
-FEATURES = 100  # R
-WIDTHS = (2, 10)  # W
+FEATURES = 100  # R, features of a region
+WIDTHS = (2, 10)  # W, words of a region on each side of its token; one embedding for each W
 AHEAD = 5  # words to predict on each side
-PASSES, LEARNING_RATE, BLOCK, NEGATIVES = 2, 2e-3, 8192, 128
+PASSES = 2  # over the text
+LEARNING_RATE = 2e-3
+BLOCK = 8192  # tokens in a training step
+NEGATIVES = 128  # negative words for a block
 FREQUENT = 1e-4  # words with a larger share of the text are predicted less often, as in word2vec
 DEVIATION = 0.3  # of the features that the network reads; with 1, they dominate the first epochs
 STATISTICS_BLOCKS = 100  # blocks from which mean and deviation of the features are computed
@@ -34,8 +37,8 @@ class RegionEmbedding(nn.Module):
         h_t = tanh(s ⊙ (E[word t - W] + ... + E[word t + W]) + b)
         y_t = (h_t - mean) / deviation
 
-    as in Johnson & Zhang 2015, with the region as a bag of words. E holds 8-bit integers, and s their scale, to make
-    `model.pt` small.
+    as in Johnson & Zhang 2015, with the region as a bag of words. E holds 8-bit integers, which keep `model.pt` small,
+    and s is their scale.
 
     Args:
         num_words: V.
@@ -59,12 +62,12 @@ class RegionEmbedding(nn.Module):
 
 def sum_regions(x, width):
     """Return the sum of x[..., t - width:t + width + 1, :] for each t: x (..., T, R) -> (..., T, R)."""
-    sums = F.pad(x, (0, 0, width + 1, width)).cumsum(dim=-2)
+    sums = F.pad(x, (0, 0, width + 1, width)).cumsum(dim=-2)  # (..., T + 2 width + 1, R)
     return sums[..., 2 * width + 1:, :] - sums[..., :-2 * width - 1, :]
 
 
 def polarity(reviews, vocab_size, ids):
-    """Return how clearly each word distinguishes the labels: from 0.02 (not) to 1 (four standard errors or more), (V,).
+    """Return how clearly each word distinguishes the labels: (V,), from 0.02 (not) to 1 (four standard errors or more).
 
     Args:
         reviews: the training reviews, a `reviews.Reviews`.
@@ -126,13 +129,13 @@ class Learner(nn.Module):
             h: (T, R) features of the regions.
             words, is_word: (T,) words, and which are not padding.
             targets: (n,) places of the words to predict.
-            negatives: (NEGATIVES,) words that are not to be predicted.
+            negatives: (NEGATIVES,) random words, whose scores should be low.
         """
         output = self.before if side == -1 else self.after
         vectors = output(words[targets])  # (n, R)
-        scores = []  # of the true pairs of a region and a word
+        scores = []  # of true pairs of a region and a word, for each offset between them
         for offset in range(self.width + 1, self.width + 1 + AHEAD):
-            centre = targets - side * offset  # of the region that predicts
+            centre = targets - side * offset  # of the region that predicts the target
             is_inside = (centre >= 0) & (centre < len(words))
             is_inside &= is_word[centre.clamp(0, len(words) - 1)]
             scores.append((h[centre[is_inside]] * vectors[is_inside]).sum(1))
@@ -190,7 +193,7 @@ def load_regions(reviews, train, vocab, seed, cache_dir):
     """Return a `RegionEmbedding` for each of WIDTHS, from `cache_dir` if an earlier call left them there.
 
     Args:
-        reviews: a `reviews.Reviews`. They are learned from its training and unlabelled reviews.
+        reviews: a `reviews.Reviews`. The embeddings are learned from its training and unlabelled reviews.
         train: (reviews,) bool, the reviews whose labels may be seen.
         vocab: the words that regions are made of.
         seed: of all random choices.

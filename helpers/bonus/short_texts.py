@@ -5,26 +5,26 @@ reviews also includes:
 
 - *spans*: 3 to 100 tokens from anywhere in a review, with the label of the review. Their length is drawn log-uniformly.
 - *sentences* of reviews, with the label of the review.
-- *negations*: pairs of a sentence whose label depends on one predicate, and the same sentence with a negation inserted
-  or removed, which gets the opposite label.
+- *negations*: sentences whose label depends on one predicate, and the same sentences with a negation inserted or
+  removed, which get the opposite label.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from helpers.bonus.negation import STOPS, is_negated, is_one_of, starts_sentence
+from helpers.bonus.negation import SCOPE, STOPS, is_negated, is_one_of, starts_sentence
 from helpers.data.batches import BucketLoader
 from helpers.data.reviews import make_reviews, select
 
-SPANS, SENTENCES, NEGATIONS = 1.25, 0.4, 0.2  # number of texts in a pass, for each review
+SPANS, SENTENCES, NEGATIONS = 1.25, 0.4, 0.2  # texts in a pass, for each training review
 SPAN_LENGTHS = 3, 100  # tokens
 SENTENCE_LENGTHS = 3, 16  # tokens of a sentence that is negated
 
 # Thresholds on sums of linear n-gram values, which are summands of a logit.
-CLEAR = 0.7  # a sentence with at least this much evidence for its label expresses an opinion
-NEGATED_EVIDENCE, PLAIN_EVIDENCE = 0.3, 0.5  # at least this much of it must be in the scope of the negation
-REST = 0.4  # at most this much evidence, for either label, may be in the rest of the sentence
+CLEAR = 0.7  # a sentence with more evidence for its label expresses an opinion
+NEGATED_EVIDENCE, PLAIN_EVIDENCE = 0.3, 0.5  # least evidence in the scope of a negation that is removed, inserted
+REST = 0.4  # most evidence, for either label, in the rest of the sentence
 
 BE, PERSONS = {"is", "was", "are", "were"}, {"i", "you", "we", "they"}
 VERBS = {"like", "love", "recommend", "enjoy", "want", "care", "hate", "believe", "laugh", "miss", "regret", "waste"}
@@ -37,7 +37,7 @@ class Text(NamedTuple):
 
     tokens: np.ndarray
     label: int
-    fold: int  # the text gets its channels from the n-gram table of this fold
+    fold: int  # of the n-gram table from which the text gets its channels
 
 
 class Negator:
@@ -61,7 +61,7 @@ class Negator:
     def reverse(self, part, sign, choice):
         """Return the tokens of the sentence `part` (a slice) with the contrary meaning, or None.
 
-        None means that the result might not be contrary, for example because more than one predicate bears an opinion.
+        None means that the result might not be contrary, for example if the rest of the sentence expresses an opinion.
 
         Args:
             sign: 1 if the sentence is positive, -1 if it is negative.
@@ -90,8 +90,9 @@ class Negator:
         is_be = self.be[part][place]
         begin = place + 1 if is_be else place
         values = self.values[part]
-        before_stop = np.cumsum(self.stop[part][begin:begin + 6]) == 0
-        scope = values[begin:begin + 6][before_stop].sum()
+        candidates = slice(begin, begin + SCOPE)
+        before_stop = np.cumsum(self.stop[part][candidates]) == 0
+        scope = values[candidates][before_stop].sum()
         rest = values.sum() - scope
         if scope * sign < PLAIN_EVIDENCE or abs(rest) > REST:
             return None
@@ -120,7 +121,7 @@ class ShortTextLoader(BucketLoader):
         self.reviews, self.folds, self.tables, self.make_set = train_set.reviews, folds, tables, make_set
         self.first = np.flatnonzero(starts_sentence(self.reviews))
         self.last = np.append(self.first[1:], len(self.reviews.tokens))  # one past the last token of each sentence
-        # the number of the review that contains each sentence
+        # The number of the review that contains each sentence.
         self.review = np.searchsorted(self.reviews.starts, self.first, side="right") - 1
         self.negations = self.find_negations()
         self.num_spans = int(SPANS * len(folds))

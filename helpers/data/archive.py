@@ -1,4 +1,4 @@
-"""Find, download and read the IMDB archive: its reviews as bytes, packed or extracted."""
+"""Find, download and read the IMDB archive, packed or extracted."""
 
 import hashlib
 import re
@@ -28,8 +28,8 @@ SAMPLE_DIR = Path(__file__).resolve().parents[2] / "sample_reviews"  # in the la
 READABLE = (".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".zip")  # endings of archives
 READABLE_NAMES = ".tar, .tar.gz, .tar.bz2, .tar.xz and .zip"  # what we tell the user
 UNREADABLE = (".zst", ".tzst", ".7z", ".rar", ".lz", ".tlz", ".lz4", ".lzo", ".lrz", ".br", ".z", ".cab")
-PLAIN_NAME = re.compile(r"aclimdb(_v1)?(\.\w+)+")  # not "aclImdb_v1 (1).tar.gz", which may be half a download
-# Reviews and lists of their movies, in any folder. Operating systems add files with other names to archives.
+PLAIN_NAME = re.compile(r"aclimdb(_v1)?(\.\w+)+")  # not "aclImdb_v1 (1).tar.gz", which may be an incomplete download
+# The files that are read: reviews and lists of their movies, in any folder. Operating systems add others to archives.
 WANTED = re.compile(r"(?:.*/)?((train|test)/(?:(neg|pos|unsup)/[0-9]+_[0-9]+|urls_(?:neg|pos|unsup))\.txt)")
 LARGEST = 1_000_000_000  # bytes of all files; the real archive holds a fifth of this
 
@@ -81,7 +81,9 @@ def find_archive(folder):
 
 
 def choose_source(data_dir, sample):
-    """Return SAMPLE_DIR if `sample` is true; else IMDB; else, if IMDB is unavailable, SAMPLE_DIR with a notice.
+    """Return SAMPLE_DIR if `sample` is true, otherwise the path of IMDB.
+
+    If IMDB is unavailable, print a notice and return SAMPLE_DIR.
 
     Raises:
         UserError: the sample is missing.
@@ -124,7 +126,8 @@ def archive_members(path):
 def list_folder(folder, parts):
     """Return the files that `read_files` reads from an extracted folder: a dict from "train/pos/0_9.txt" to a Path."""
     paths = {}
-    for part in sorted(parts | {part.split("/")[0] for part in parts}):
+    folders_of_lists = {part.split("/")[0] for part in parts}  # "train" and "test" hold the lists of movies
+    for part in sorted(parts | folders_of_lists):
         if not Path(folder, part).is_dir():
             raise UserError(f"{folder} has no folder {part}; extract the archive again.")
         paths |= {f"{part}/{path.name}": path for path in Path(folder, part).iterdir()}
@@ -152,11 +155,15 @@ def read_files(source, parts):
             if total > LARGEST:
                 raise ValueError(f"its files have more than {LARGEST:,} bytes")
             found = WANTED.fullmatch(path.replace("\\", "/"))
-            if found and (not found[3] or f"{found[2]}/{found[3]}" in parts):
-                if found[1] in names:
-                    raise ValueError(f"it has two files {found[1]}")
-                names.add(found[1])
-                yield found[1], read()
+            if not found:
+                continue
+            name, folder, kind = found.groups()
+            is_list_of_movies = kind is None
+            if is_list_of_movies or f"{folder}/{kind}" in parts:
+                if name in names:
+                    raise ValueError(f"it has two files {name}")
+                names.add(name)
+                yield name, read()
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # a damaged archive can fail in many ways
@@ -164,11 +171,12 @@ def read_files(source, parts):
 
 
 def refusal(source, error):
-    """Return the sentence that refuses an archive which cannot be read, because of the exception `error`."""
+    """Return the error message for an archive that cannot be read; `error` is the exception from reading it."""
     path = Path(source)
     if path.name.lower().endswith(UNREADABLE):
         return f"{path} cannot be read, only {READABLE_NAMES} can; extract it and give the path of the folder."
-    reason = str(error).partition("\n")[0].rstrip(":") or "too large"  # a MemoryError: a header claims a huge size
+    # A MemoryError has no message: a header claims a huge size.
+    reason = str(error).partition("\n")[0].rstrip(":") or "too large"
     return f"{path} is damaged or not an archive ({reason}); download it again from {ARCHIVE_URL}."
 
 

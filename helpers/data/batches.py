@@ -25,7 +25,7 @@ class ReviewSet:
     def __init__(self, reviews, vocab, max_len, device="cpu"):
         lengths = np.diff(reviews.starts)
         self.lengths = np.minimum(lengths, max_len)
-        self.positions = self.choose_positions(reviews.starts[:-1], lengths, max_len)  # of the kept tokens
+        self.positions = self.choose_positions(reviews.starts[:-1], lengths, max_len)  # in `reviews.tokens`
         self.reviews, self.vocab, self.pad_id = reviews, vocab, vocab.stoi["<pad>"]
         self.ends = torch.from_numpy(np.cumsum(self.lengths)).to(device)
         self.starts = self.ends - torch.from_numpy(self.lengths).to(device)
@@ -56,10 +56,10 @@ class ReviewSet:
         return ids, self.labels[chosen]
 
     def batch_positions(self, chosen, T):
-        """Return the positions in `ids` of T tokens of each chosen review, and whether each is padding: both (B, T)."""
+        """Return the positions in `ids` of T tokens of each chosen review, and which are padding: both (B, T)."""
         positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=self.ids.device)  # (B, T)
         is_padding = positions >= self.ends[chosen].unsqueeze(1)
-        # A position of padding is that of another token, or after the last one.
+        # Positions of padding point to tokens of other reviews. Those after the last token are clamped.
         return positions.clamp(max=len(self.ids) - 1), is_padding
 
 
@@ -96,7 +96,8 @@ class BucketLoader:
     def training_batches(self, lengths):
         """Return indices of reviews, batch by batch, in random order.
 
-        Lengths are multiplied by 0.9 to 1.1 before sorting: batches of similar lengths, with other reviews each time.
+        Sorting by length puts reviews of similar length into a batch. Before sorting, each length is multiplied by a
+        random factor from 0.9 to 1.1, so that the batches differ from pass to pass.
         """
         order = np.argsort(lengths * np.random.uniform(0.9, 1.1, len(lengths)), kind="stable")
         batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]

@@ -15,7 +15,7 @@ from helpers.data.tokens import concat_ranges, tokenize
 from helpers.files import cached_arrays, file_digest
 
 LABELS = {"neg": 0, "pos": 1, "unsup": -1}
-LABELLED = {"test/neg", "test/pos", "train/neg", "train/pos"}  # folders of the archive, called parts
+LABELLED = {"test/neg", "test/pos", "train/neg", "train/pos"}  # parts: folders of reviews in the archive
 UNLABELLED = {"train/unsup"}
 CACHE_VERSION = 6  # raise it with every change to `read_reviews`, `plain_text` or `tokenize`
 
@@ -55,7 +55,7 @@ def read_reviews(source, parts=LABELLED, digest=None):
     Args:
         source: the archive or the folder.
         parts: the folders to read, a set of names such as "train/pos".
-        digest: the `content_digest` that the labelled reviews must have, or None. If it is the one of IMDB, the
+        digest: the `content_digest` that the labelled reviews must have, or None. If it is that of IMDB, the
             unlabelled reviews are verified too.
 
     Raises:
@@ -94,7 +94,7 @@ def check_content(source, files, parts, digest):
         return
     counts = Counter(name.rpartition("/")[0] for name in files)
     found = ", ".join(f"{counts[part]:,} in {part}" for part in sorted(parts))
-    raise UserError(f"{source} does not hold the reviews of the Large Movie Review Dataset unaltered, 12,500 in each "
+    raise UserError(f"{source} does not hold the unaltered reviews of the Large Movie Review Dataset, 12,500 in each "
                     f"labelled folder and 50,000 in train/unsup (found {found}); download it again.")
 
 
@@ -132,7 +132,7 @@ def load_reviews(source, cache_dir, parts=LABELLED, digest=None):
 
 
 def identity_of(reviews, chosen):
-    """Return a digest of all reviews and of the choice among them, for the key of a cache."""
+    """Return a digest of all reviews and of `chosen`, a mask (reviews,), for the key of a cache."""
     digest = hashlib.sha256("\0".join(reviews.words).encode())
     for array in (reviews.tokens, reviews.starts, reviews.labels, reviews.movies, chosen):
         digest.update(array)
@@ -162,7 +162,7 @@ def cut_spans(reviews, length, generator):
 
 
 def split_by_movie(movies, share):
-    """Choose random movies (numpy's seed) with `share` of all reviews; return whether each review is chosen.
+    """Choose random movies (numpy's seed) that have at most `share` of all reviews; return which reviews are theirs.
 
     Reviews of a movie share names and opinions. If a movie has reviews on both sides of a split, the validation
     accuracy is too high.
@@ -178,14 +178,14 @@ def split_by_movie(movies, share):
 
 
 def split_at_random(number, share, seed=0):
-    """Choose a share of `number` reviews at random, as the hand-out does; return whether each is chosen."""
+    """Choose a share of `number` reviews at random, as the hand-out does: (number,) bool."""
     chosen = np.zeros(number, bool)
     chosen[np.random.default_rng(seed).permutation(number)[:int(share * number)]] = True
     return chosen
 
 
 def split_train_val(reviews, share, at_random=False):
-    """Return which reviews are for training and which for validation: two masks (reviews,).
+    """Return which reviews are for training and which are for validation: two masks (reviews,).
 
     Args:
         reviews: `Reviews`.

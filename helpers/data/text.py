@@ -4,7 +4,7 @@ import html
 import re
 import unicodedata
 
-# Characters that phones, word processors and HTML use in place of one character of the keyboard.
+# Characters that phones, word processors and HTML use instead of a keyboard's quote, apostrophe or dash.
 QUOTES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\u2036\u301d\u301e\u301f"
 APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bb\u02bc\u02b9\u2032\u2035\u2039\u203a\u00b4\u055a\ua78c"
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043"
@@ -21,7 +21,8 @@ OTHER_TAGS = (
     "param|picture|pre|progress|script|section|select|source|style|summary|svg|table|tbody|td|"
     "template|textarea|tfoot|th|thead|title|tr|track|ul|video"
 )
-BOOLEAN = "checked|compact|controls|disabled|hidden|loop|muted|nowrap|open|readonly|required|selected"  # have no value
+# Attributes without a value.
+BOOLEAN = "checked|compact|controls|disabled|hidden|loop|muted|nowrap|open|readonly|required|selected"
 ATTRIBUTE = rf"""\s+(?:(?:{BOOLEAN})(?![\w:-])|[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=]+))"""
 TAG = re.compile(rf"</?(?:({INLINE_TAGS})|{OTHER_TAGS})(?:{ATTRIBUTE})*\s*/?>", re.IGNORECASE)
 LINE_BREAK = re.compile(r"<\s*(?:/\s*)?br\b[^<>]*>", re.IGNORECASE)  # in more forms than HTML allows
@@ -31,7 +32,7 @@ GLUE = re.compile(r"""
     [!?;|.] (?<= [\w"')\],] . )  # the first mark, after a word or a closing quote or bracket
     [!?;|.]*+                    # all that follow it
     (?= [^\W\d_] | (?<= [^\W\d_] . ) \d )  # before a word, or between a word and a number
-    (?! (?i: [dmpst] | ll | re | ve ) \b )  # not in an emoticon as ";D", nor for an apostrophe as in "don;t"
+    (?! (?i: [dmpst] | ll | re | ve ) \b )  # not in an emoticon (";D"), nor in place of an apostrophe ("don;t")
 """, re.VERBOSE)
 MARK = re.compile(r"\.\.+|[!?;|]")  # what is a token of its own; a single dot may belong to an abbreviation
 # What comes before such a mark in a web or mail address.
@@ -70,7 +71,7 @@ def plain_text(text):
     Accents, emoji and case stay.
     """
     before = None
-    while text != before:  # one step can make work for another, for example "&amp;quot;" or a tag in wide letters
+    while text != before:  # one step can enable another, for example "&amp;quot;" or a tag in wide letters
         before = text
         text = ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
         text = TAG.sub(replace_tag, LINE_BREAK.sub(" ", text))
@@ -81,12 +82,12 @@ def plain_text(text):
 
 
 def replace_tag(tag):
-    """Return the replacement of a match of TAG: nothing for an inline element, which may be in a word, or a space."""
+    """Return what replaces a match of TAG: nothing for an inline element, which may be in a word, else a space."""
     return "" if tag[1] else " "
 
 
 def separate(marks):
-    """Return the replacement of a match of GLUE: its marks between spaces, or as they are inside an address."""
+    """Return what replaces a match of GLUE: its marks between spaces, or unchanged if they are in an address."""
     before = marks.string[max(marks.start() - LONGEST_ADDRESS, 0):marks.start()]
     piece = re.split(r"\s", before)[-1]
     return marks[0] if ADDRESS.search(piece) else MARK.sub(r" \g<0> ", marks[0])

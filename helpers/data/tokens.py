@@ -1,6 +1,6 @@
 """From texts to tokens: the tokenizer of spaCy for English, in lower case.
 
-The tokens of many texts are one flat array: those of text i are `tokens[starts[i]:starts[i + 1]]`.
+The tokens of all texts are in one flat array: text i has the tokens `tokens[starts[i]:starts[i + 1]]`.
 """
 
 import functools
@@ -29,7 +29,7 @@ def english_tokenizer():
 def tokenize(texts):
     """Split the plain form of texts into the tokens of spaCy, in lower case. Any run of white space is one space.
 
-    spaCy's rules apply inside a piece of text between two spaces. So each distinct piece is tokenized once, and its
+    spaCy's rules apply inside a piece, the text between two spaces. So each distinct piece is tokenized once, and its
     tokens are copied to all its places. 5 of the 50,000 reviews of IMDB get other tokens when spaCy reads them whole,
     because it then looks for emoticons across a space.
 
@@ -39,21 +39,22 @@ def tokenize(texts):
     Returns:
         words (list of the distinct tokens), tokens (int32, indices of words), starts (int64, texts + 1).
     """
-    numbers = defaultdict(itertools.count().__next__)  # gives a new piece the next number
-    pieces = []  # of each text, the numbers of its pieces
+    number_of = defaultdict(itertools.count().__next__)  # from piece to number; a new piece gets the next number
+    numbered_texts = []  # for each text, the numbers of its pieces
     for text in tqdm(texts, desc="splitting", unit=" reviews", leave=False, delay=1):
-        pieces.append(np.fromiter(map(numbers.__getitem__, plain_text(text).split()), np.int32))
-    words, tokens, piece_starts = tokenize_pieces(list(numbers))
-    piece_lengths = np.diff(piece_starts)
+        pieces = plain_text(text).split()
+        numbered_texts.append(np.fromiter(map(number_of.__getitem__, pieces), np.int32))
+    words, tokens, piece_starts = tokenize_pieces(list(number_of))
+    piece_lengths = np.diff(piece_starts)  # tokens of each distinct piece
 
-    flat = np.concatenate([np.zeros(0, np.int32), *pieces])
-    text_starts = np.cumsum([0, *map(len, pieces)])
-    token_starts = np.append(0, np.cumsum(piece_lengths[flat]))
+    flat = np.concatenate([np.zeros(0, np.int32), *numbered_texts])
+    text_starts = np.cumsum([0, *map(len, numbered_texts)])  # where each text begins in `flat`
+    token_starts = np.append(0, np.cumsum(piece_lengths[flat]))  # where each piece of `flat` begins in the result
     return words, tokens[concat_ranges(piece_starts[flat], piece_lengths[flat])], token_starts[text_starts]
 
 
 def tokenize_pieces(pieces):
-    """Tokenize texts without spaces: see `tokenize` for what is returned."""
+    """Tokenize pieces, texts without spaces. The result is as in `tokenize`."""
     tokenizer = english_tokenizer()
     newline = tokenizer.vocab.strings.add("\n")
     lower = [np.zeros(0, np.uint64)]

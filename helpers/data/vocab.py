@@ -22,14 +22,14 @@ GLOVE_DIMS = (50, 100, 200, 300)
 
 
 def build_vocab(reviews, chosen, max_size=25_000, min_freq=10):
-    """Return the `torchtext.vocab.Vocab` of the reviews where `chosen` is True. "<unk>" is 0, and "<pad>" is 1."""
+    """Return the `torchtext.vocab.Vocab` of the reviews where `chosen` is True. "<unk>" has id 0, "<pad>" has id 1."""
     counts = np.bincount(reviews.tokens[np.repeat(chosen, np.diff(reviews.starts))], minlength=len(reviews.words))
     counter = Counter({reviews.words[i]: int(counts[i]) for i in np.flatnonzero(counts >= min_freq)})
     return Vocab(counter, max_size=max_size, min_freq=min_freq)
 
 
 def add_glove(vocab, dim, cache_dir):
-    """Set `vocab.vectors` to the vectors of GloVe, zeros for other words; return the share of words that GloVe has."""
+    """Set `vocab.vectors` to the vectors of GloVe, or to 0 for words that it lacks; return the share it has."""
     words, vectors = load_glove(dim, cache_dir)
     index = pd.Index(words).get_indexer(vocab.itos)
     is_known = index >= 0

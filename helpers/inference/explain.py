@@ -21,7 +21,7 @@ from helpers.files import write_text
 from helpers.inference.page import Explanation, Network, render
 from helpers.inference.predictor import as_reviews
 
-LONGEST = 3000  # tokens; so many take half a minute; the longest review of IMDB has 2,800
+LONGEST = 3000  # tokens: about half a minute; the longest review of IMDB has 2,800
 AT_ONCE = 128  # texts, each without one word, that are classified together; this limits the memory
 MOST_WEIGHTS = 1_000_000  # attention weights on a page, which take 1.3 MB; a block of 500 tokens has 250,000
 
