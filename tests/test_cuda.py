@@ -137,13 +137,12 @@ def gpu(kind):
                 yield simulated
 
 
-@pytest.mark.parametrize("name", ["required", "bonus-unsup"])
-def test_commands_keep_devices_apart(call, data, tmp_path, name):
+def test_commands_keep_devices_apart(call, data, tmp_path):
     """A network that was trained on a GPU can be used there and on the CPU."""
-    where, run = ("--data-dir", data, "--cache-dir", data / "cache"), tmp_path / name
+    where, run = ("--data-dir", data, "--cache-dir", data / "cache"), tmp_path / "bonus-unsup"
     predict = "predict", TEXT, "--model", run / "model.pt", "--explain", tmp_path / "why.html"
     with gpu("simulated"):
-        code, trained, _ = call(*where, "--runs-dir", tmp_path, *QUICK, "--preset", name, "--epochs", "2")
+        code, trained, _ = call(*where, "--runs-dir", tmp_path, *QUICK, "--preset", "bonus-unsup", "--epochs", "2")
         evaluated = call("evaluate", "--run", run, *where)
         predicted = call(*predict)
     metrics = read_json(run / "metrics.json")
@@ -205,16 +204,15 @@ def test_epoch_on_the_sample_agrees_with_the_cpu(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["required", "bonus"])
-def test_resumed_run_ends_as_the_uninterrupted_one(data, tmp_path, monkeypatch, kind, name):
+def test_resumed_run_ends_as_the_uninterrupted_one(data, tmp_path, monkeypatch, kind):
     """A real GPU may add in another order, which changes a loss by 1e-8; other dropout changes it by over 1e-5."""
     def train(run, *options):
-        folder = train_toy(data, tmp_path, run, "--preset", name, "--epochs", "4", "--dropout", "0.5", *options)
+        folder = train_toy(data, tmp_path, run, "--preset", "bonus", "--epochs", "2", "--dropout", "0.5", *options)
         epochs = read_json(folder / "metrics.json")["epochs"]
         return [loss for epoch in epochs for loss in (epoch["train_loss"], epoch["valid_loss"])]
 
     def stop(*args):
-        if args[-1] == "epoch 3":
+        if args[-1] == "epoch 2":
             raise KeyboardInterrupt
         return train_epoch(*args)
 
@@ -254,6 +252,6 @@ def test_greedy_ids_of_gpt_agree_with_the_cpu(kind, backend):
     with gpu(kind):
         language_model, ids = generate()
         settings = {"max_new_tokens": 20, "temperature": 1.0, "top_k": 40}
-        sentences = draw_sentences(language_model, PREFIXES[:2], settings, seed=1)
+        sentences = draw_sentences(language_model, PREFIXES[:1], settings, seed=1)
     assert (language_model.device, ids) == ("cuda", expected)
-    assert len(sentences) == 10
+    assert len(sentences) == 5

@@ -1,7 +1,6 @@
-"""Figures depend on their arguments alone; the analysis of a run holds what the report shows."""
+"""Figures depend on their arguments alone and show them; parts of the analysis of a run, compared with plain counts."""
 
 import hashlib
-import json
 from collections import Counter
 from types import SimpleNamespace
 
@@ -12,9 +11,9 @@ import torch
 from torchtext.vocab import Vocab
 
 from helpers import analysis, figures
-from helpers.figures import draw_attention, draw_losses, draw_reliability, plot_run
+from helpers.figures import draw_attention, draw_losses, draw_reliability, draw_run, plot_run
 from tests.made_up import make_metrics
-from tests.toy import ROOT, read_json, run_python, train_toy
+from tests.toy import ROOT, run_python
 
 RUNS = [make_metrics(42), make_metrics(43, valid_losses=[0.6, 0.5, 0.4, 0.5, 0.6])]
 DIAGRAM = {"5": [[200, 0.6, 0.55], [150, 0.9, 0.7], [99, 0.95, 0.1]], "all": [[50, 0.6, 0.5]]}
@@ -47,6 +46,38 @@ def test_drawing_needs_no_pyplot_and_no_settings(tmp_path, backend, matplotlibrc
     found = run_python("-c", "import hashlib, os; " + code, cwd=tmp_path, PYTHONPATH=str(ROOT), MPLBACKEND=backend)
     expected = hashlib.sha256(draw_attention(["a"], [[1]])).hexdigest()
     assert found[:2] == (0, f"{expected} False {backend}\n")
+
+
+@pytest.fixture
+def axes_of(monkeypatch):
+    """A function that returns the axes of a drawing."""
+    monkeypatch.setattr(figures, "to_bytes", lambda figure, format: figure.axes)
+    return lambda draw, *args: draw(*args)
+
+
+def test_losses_are_drawn_with_their_names(axes_of):
+    (axes,) = axes_of(draw_losses, RUNS)
+    lines = {line.get_label(): line.get_xydata().T.tolist() for line in axes.lines}
+    for label, name in (("training", "train_loss"), ("validation", "valid_loss")):
+        losses = np.array([[epoch[name] for epoch in run["epochs"]] for run in RUNS])
+        assert lines[label] == [[1, 2, 3, 4, 5], losses.mean(axis=0).tolist()]
+        assert [*losses[1]] in [ys for _, ys in lines.values()], "a thin line for each run"
+    assert draw_run(RUNS[0])[0].get_title() == "IMDB: test accuracy 81.2 %"
+
+
+def test_row_of_a_drawing_of_attention_is_what_the_token_reads(axes_of):
+    (axes,) = axes_of(draw_attention, ["a", "b"], [[0.9, 0.1], [0.3, 0.7]])
+    assert axes.collections[0].get_array().tolist() == [[0.9, 0.1], [0.3, 0.7]]
+    assert axes.get_ylim() == (2, 0), "the first row is at the top"
+    assert [[label.get_text() for label in labels] for labels in (axes.get_xticklabels(), axes.get_yticklabels())] == [
+        ["a", "b"], ["a", "b"]]
+
+
+def test_ranges_of_few_texts_are_not_drawn(axes_of):
+    before, after = axes_of(draw_reliability, {"before": DIAGRAM, "after": {"all": [[100, 0.7, 0.8]]}})
+    assert [axes.get_title() for axes in (before, after)] == ["before", "after"]
+    assert [line.get_xydata().tolist() for line in before.lines[1:]] == [[[0.6, 0.55], [0.9, 0.7]], []]
+    assert after.lines[1].get_xydata().tolist() == [[0.7, 0.8]]
 
 
 def test_plot_of_a_run_is_a_png(tmp_path):
@@ -115,17 +146,3 @@ def test_figures_of_the_data():
     found = analysis.describe_data(reviews([1, 2, 3], [0, 0, 1]), reviews([4], [2]), reviews([5], [1]), vocab)
     assert found == {"train": 3, "valid": 1, "test": 1, "words": 2, "in_glove": 0.5, "movies": 3,
                      "most_reviews_of_a_movie": 2, "movies_in_both": 1, "median_tokens": 3, "p95_tokens": 4}
-
-
-@pytest.mark.parametrize("preset", ["required", "bonus"])
-def test_analysis_of_a_training(data, tmp_path, preset):
-    run = train_toy(data, tmp_path, "it", "--preset", preset, "--epochs", 1)
-    found, metrics = read_json(run / "analysis.json"), read_json(run / "metrics.json")
-    assert sum(found["data"][name] for name in ("train", "valid", "test")) == 120
-    assert sum(row["reviews"] for row in found["error_by_stars"]) == 60
-    errors = sum(row["error"] * row["reviews"] for row in found["error_by_length"])
-    assert errors == pytest.approx(60 * (1 - metrics["test"]["accuracy"]))
-    for one in found["attention"]:
-        np.testing.assert_allclose(np.sum(one["weights"], axis=1), 1, atol=1e-3)
-        assert len(one["words"]) == len(one["weights"])
-    json.dumps(found, allow_nan=False)

@@ -89,7 +89,7 @@ def check_answer(line, is_json, content):
     assert 0.5 <= answer["probability"] <= 1
 
 
-@numbers(60, 1000)
+@numbers(30, 1000)
 def test_any_bytes_are_answered_or_refused(call, model, folder, monkeypatch, number):
     chance, endings = random.Random(number), {0: 0, 2: 0}
     for _ in range(number):
@@ -182,7 +182,7 @@ def foreign(chance, content):
         written(lambda file: torch.save(Bomb(), file, _use_new_zipfile_serialization=False))])
 
 
-@numbers(30, 200)
+@numbers(15, 200)
 @pytest.mark.filterwarnings("error")
 def test_damaged_archive_is_refused_or_read_correctly(data, folder, monkeypatch, number):
     monkeypatch.setattr(archive, "LARGEST", 30_000_000)
@@ -234,7 +234,7 @@ def other_content(chance, content):
     return written(lambda file: torch.save(whole["saved"], file))
 
 
-@numbers(30, 200)
+@numbers(15, 200)
 def test_damaged_model_is_refused_or_answers_correctly(call, model, folder, number):
     chance, content, endings = random.Random(number), model.read_bytes(), {0: 0, 2: 0}
     _, expected, _ = call("predict", "--model", model, "a wonderful film , but long")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from helpers.data.archive import SAMPLE_DIR
-from tests.toy import ROOT, labelled_digest, read_json, refused, run_python, write_archive_folder
+from tests.toy import ROOT, read_json, refused, run_python
 
 LEVELS = {  # a file imports files of its own or of a lower level
     "models": 0,
@@ -68,38 +68,29 @@ def copy(tmp_path_factory):
     return copy
 
 
-@pytest.mark.skipif(not SAMPLE_DIR.exists(), reason="no sample_reviews/")
-def test_sample_is_learned_evaluated_and_predicted_without_the_bonus(copy):
-    def run(*options):
-        code, out, err = run_python("sentiment_analysis.py", *options, cwd=copy, TQDM_DISABLE="1")
-        assert (code, [line for line in err.splitlines() if not line.startswith("note: ")]) == (0, [])
-        return out
-
-    trained = run("--sample")
-    metrics = read_json(copy / "runs" / "sample" / "metrics.json")
-    assert (metrics["data"], metrics["test"]["accuracy"] >= 0.75) == ("SAMPLE", True)
-    accuracy = f"SAMPLE test accuracy {metrics['test']['accuracy']:.2%}\n"
-    assert accuracy in trained
-    assert accuracy in run("evaluate", "--run", "runs/sample")
-    answer = run("predict", "--model", "runs/sample/model.pt", "A wonderful film.")
-    assert re.fullmatch(r"(positive|negative) +\d+\.\d% .*A wonderful film\.\n", answer)
-
-
-LOAD_TOY_DATA = """
+RUN_ALL = """
 import sys
-from helpers.data import archive
-from sentiment_analysis import load_imdb_data, preset
-source, cache_dir, archive.CONTENT_SHA256 = sys.argv[1:]
-print(*map(len, load_imdb_data(preset("required"), source, cache_dir)[:3]))
+import sentiment_analysis
+for line in sys.argv[1:]:
+    sentiment_analysis.main(line.split("|"))
+    print("-----")
 """
 
 
-def test_required_preset_loads_data_without_the_bonus(copy, tmp_path):
-    source = tmp_path / "aclImdb"
-    write_archive_folder(source)
-    code, out, err = run_python("-c", LOAD_TOY_DATA, source, tmp_path / "cache", labelled_digest(source), cwd=copy,
-                                TQDM_DISABLE="1")
-    assert (code, err, out.splitlines()[-1]) == (0, "", "30 6 36")
+@pytest.mark.skipif(not SAMPLE_DIR.exists(), reason="no sample_reviews/")
+def test_sample_is_trained_evaluated_and_predicted_without_the_bonus(copy):
+    """By three commands in one process."""
+    commands = ("--sample|--epochs|1", "evaluate|--run|runs/sample",
+                "predict|--model|runs/sample/model.pt|A wonderful film.")
+    code, out, err = run_python("-c", RUN_ALL, *commands, cwd=copy, TQDM_DISABLE="1")
+    assert (code, [line for line in err.splitlines() if not line.startswith("note: ")]) == (0, [])
+    trained, evaluated, predicted, _ = out.split("-----\n")
+    metrics = read_json(copy / "runs" / "sample" / "metrics.json")
+    assert metrics["data"] == "SAMPLE"
+    accuracy = f"SAMPLE test accuracy {metrics['test']['accuracy']:.2%}\n"
+    assert accuracy in trained
+    assert accuracy in evaluated
+    assert re.fullmatch(r"(positive|negative) +\d+\.\d% .*A wonderful film\.\n", predicted)
 
 
 def test_preset_of_the_bonus_is_refused_without_it(copy):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.bonus.negation import is_negated, starts_sentence
+from helpers.data.reviews import make_reviews
 from helpers.inference.predictor import as_reviews
 
 
@@ -23,6 +24,17 @@ from helpers.inference.predictor import as_reviews
 def test_words_in_the_scope_of_a_negation(text, words):
     reviews = as_reviews([text])
     assert " ".join(reviews.words[token] for token in reviews.tokens[is_negated(reviews)]) == words
+
+
+@pytest.mark.parametrize(("before", "words", "negated"), [
+    ("it is", "not n't never no nothing nobody none nor neither nowhere without hardly barely", "good"),
+    ("not bad", "but yet however nevertheless although though despite while whilst spite than because", "bad"),
+    ("not bad", ", - : ( ) [ ] / . .. ... ! ? ;", "bad")])
+def test_words_that_begin_and_end_the_scope(before, words, negated):
+    for word in words.split():
+        text = [*before.split(), word, "good"]
+        found = is_negated(make_reviews(text, np.arange(4), np.array([0, 4])))
+        assert [text[i] for i in np.flatnonzero(found)] == [negated], word
 
 
 def test_sentences_start_after_end_marks_and_with_each_text():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.bonus import ngram_values
+from helpers.bonus import ngram_values, ngrams
 from helpers.bonus.ngram_values import fit_linear, frequent_keys, learn_values, load_tables
 from helpers.bonus.ngrams import NgramTable, channels_by_fold
 from helpers.data.reviews import Reviews, select
@@ -180,11 +180,14 @@ def test_linear_fit_has_the_least_loss():
     assert np.abs(summands).max() > 0.1
 
 
-def test_channels_do_not_depend_on_the_numbers_of_words(corpus):
+def test_channels_depend_neither_on_the_numbers_of_words_nor_on_the_reviews_at_once(corpus, monkeypatch):
     reviews, train = corpus
     (table, *_), _ = tables_of(reviews, train)
     other = replace(reviews, words=["new", *WORDS[::-1]], tokens=V - reviews.tokens)
-    assert np.array_equal(table.channels(other), table.channels(reviews))
+    expected = table.channels(reviews)
+    for at_once in (1, 7, 10_000):
+        monkeypatch.setattr(ngrams, "AT_ONCE", at_once)
+        assert np.array_equal(table.channels(other), expected)
 
 
 @pytest.mark.parametrize("length", [0, 2])

@@ -1,5 +1,6 @@
-"""A `model.pt` as `Predictor` reads it, compared with spaCy and the network on one review at a time."""
+"""`model.pt` and `analysis.json`, compared with spaCy and the network on one review at a time."""
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torchtext.vocab import Vocab
 
+from helpers import analysis
 from helpers.bonus.network import BonusTransformer
 from helpers.bonus.regions import RegionEmbedding
 from helpers.cli import UserError
@@ -45,9 +47,15 @@ def network_inputs(text, predictor, saved, preset):
     return [ids, torch.from_numpy(channels[kept]).float().unsqueeze(0)]
 
 
-@pytest.mark.parametrize("preset", ["required", "bonus"])
-def test_logits_and_metrics_are_those_of_one_review_at_a_time(data, tmp_path, preset):
-    folder = train_toy(data, tmp_path, "a", "--preset", preset, "--epochs", "6", "--blocks", "2")
+@pytest.fixture(scope="module", params=["required", "bonus"])
+def trained(request, data, tmp_path_factory):
+    """A preset and the folder of a run, whose network still makes mistakes."""
+    options = "--preset", request.param, "--epochs", "1", "--blocks", "2", "--lr", "0.0003"
+    return request.param, train_toy(data, tmp_path_factory.mktemp("runs"), "a", *options)
+
+
+def test_logits_and_metrics_are_those_of_one_review_at_a_time(data, trained):
+    preset, folder = trained
     predictor, saved = Predictor.load(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)
     network = load_network(saved, preset)
     texts, logits, losses, confusion = [], [], [], [[0, 0], [0, 0]]
@@ -59,6 +67,7 @@ def test_logits_and_metrics_are_those_of_one_review_at_a_time(data, tmp_path, pr
             confusion[label][logits[-1] > 0] += 1
     test = read_json(folder / "metrics.json")["test"]
     assert test["confusion"] == confusion
+    assert confusion[0][1] != confusion[1][0], "the network makes mistakes"
     assert test["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
     reviews, (a, b, c) = as_reviews(texts), predictor.calibration
@@ -68,6 +77,37 @@ def test_logits_and_metrics_are_those_of_one_review_at_a_time(data, tmp_path, pr
     calibrated = torch.from_numpy(logits * factors).float()
     assert factors != pytest.approx(1, rel=1e-3)
     torch.testing.assert_close(predictor.logits(reviews), calibrated, atol=1e-5, rtol=1e-5)
+
+
+def test_analysis_of_a_training(data, trained):
+    preset, folder = trained
+    found, predictor = read_json(folder / "analysis.json"), Predictor.load(folder / "model.pt")
+    sizes = [found["data"][name] for name in ("train", "valid", "test")]
+    assert sizes == ([48, 12, 60] if preset == "required" else [57, 3, 60])
+
+    def probabilities_of(texts):
+        return predictor.logits(as_reviews(texts)).sigmoid().tolist()
+
+    paths = sorted((data / "aclImdb" / "test").glob("*/*.txt"))
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    known, number, errors = {}, Counter(), Counter()
+    for path, text, probability in zip(paths, texts, probabilities_of(texts), strict=True):
+        stars = int(path.stem.split("_")[1])
+        known[analysis.shorten(text)] = stars, stars > 5, pytest.approx(probability, abs=1e-5)
+        number[stars] += 1
+        errors[stars] += (probability > 0.5) != (stars > 5)
+    rows = {row["stars"]: (row["reviews"], row["error"]) for row in found["error_by_stars"]}
+    assert rows == {stars: (number[stars], errors[stars] / number[stars]) for stars in number}
+    of_lengths = sum(row["error"] * row["reviews"] for row in found["error_by_length"])
+    assert of_lengths == pytest.approx(errors.total()) != 0
+    assert found["examples"]
+    for one in found["examples"]:
+        assert (one["stars"], one["label"], one["probability"]) == known[one["text"]]
+    for one in found["attention"]:
+        np.testing.assert_allclose(np.sum(one["weights"], axis=1), 1, atol=1e-3)
+        assert len(one["words"]) == len(one["weights"])
+        assert probabilities_of([one["sentence"]]) == pytest.approx([one["probability"]], abs=1e-5)
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize("logit", [-7.0, -0.1, 0.0, 0.1, 7.0])

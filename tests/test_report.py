@@ -215,6 +215,8 @@ def test_text_about_errors_and_attention_follows_them(tmp_path):
     write_run(tmp_path / "other" / "required", make_metrics(), other)
     holds(report_of(tmp_path / "other"), "mixed opinions are not harder", "short reviews are harder", "The rows differ",
           "is classified as positive")
+    other["error_by_stars"].append({"stars": 10, "reviews": 300, "error": 0.1})
+    assert findings.error_findings(other)["stars"]["clear"] == pytest.approx(0.2), "each review counts the same"
 
 
 def test_reading_of_sentences():

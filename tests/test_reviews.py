@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import tarfile
 
@@ -48,12 +49,15 @@ def test_reviews_are_the_files_in_sorted_order_whatever_the_path_and_the_text(tm
     folder = tmp_path / "pos" / "neg" / "test" / "unsup" / "aclImdb"
     write_archive_folder(folder)
     next((folder / "train" / "neg").glob("0_*.txt")).write_text("pos /pos/ train/pos positive", encoding="utf-8")
+    list_of_films = folder / "train" / "urls_pos.txt"  # the first three lines name one film
+    urls = list_of_films.read_text(encoding="utf-8")
+    list_of_films.write_text(urls.replace("/usercomments", "", 1).replace("comments", "comments/", 1), encoding="utf-8")
     paths = sorted(path for part in parts for path in (folder / part).iterdir())
     assert len(paths) == 18 * len(parts)
     films, digest = [], hashlib.sha256()
     for path in paths:
         urls = (path.parents[1] / f"urls_{path.parent.name}.txt").read_text(encoding="utf-8").splitlines()
-        films.append(urls[int(path.name.split("_")[0])])
+        films.append(re.search(r"tt\d+", urls[int(path.name.split("_")[0])])[0])
         if path.parent.name != "unsup":
             digest.update(f"aclImdb/{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     reviews = read_reviews(folder, parts, digest.hexdigest())

@@ -25,7 +25,7 @@ from helpers.data.archive import SAMPLE_DIR
 from helpers.data.vocab import add_glove
 from helpers.inference.predictor import MODEL
 from models import MyTransformer
-from sentiment_analysis import REQUIRED, SAMPLE, Settings, load_imdb_data, preset, set_seed, train
+from sentiment_analysis import REQUIRED, SAMPLE, Settings, load_imdb_data, preset, set_seed
 from tests.toy import (
     QUICK,
     RESULTS,
@@ -95,19 +95,6 @@ def test_two_runs_give_identical_metrics_and_another_seed_others(run, data, tmp_
     assert all(other["epochs"][0][loss] != first["epochs"][0][loss] for loss in ("train_loss", "valid_loss"))
 
 
-def test_training_from_python_reports_each_epoch(data, tmp_path, capsys):
-    seen = []
-
-    def on_epoch(metrics):
-        seen.append(list(metrics["epochs"]))
-
-    settings = replace(REQUIRED, epochs=2, min_freq=2, max_len=25)
-    metrics = train(settings, data / "aclImdb", tmp_path / "run", data / "cache", on_epoch=on_epoch)
-    assert metrics == read_json(tmp_path / "run" / "metrics.json")
-    assert seen == [metrics["epochs"][:1], metrics["epochs"]]
-    assert "epoch " not in capsys.readouterr().out, "the callback replaces the line"
-
-
 def test_results_stay_if_the_plot_fails(call, data, tmp_path, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("no font")
@@ -167,14 +154,6 @@ def test_load_imdb_data_returns_what_the_skeleton_expects(data, capsys):
             assert ids.max() < len(vocab)
             assert set(labels.tolist()) <= {0.0, 1.0}
         assert sum(len(labels) for _, labels in batches) == len(dataset)
-
-
-def test_words_and_films_of_validation_and_test_reviews_are_unknown(data):
-    """The last token of a toy review names its film. It is "<unk>", 0, unless a training review has it."""
-    *sets, _, _, _, vocab, _ = load_imdb_data(replace(REQUIRED, min_freq=1), data / "aclImdb", data / "cache")
-    assert set(sets[0].ids.tolist()) == set(range(2, len(vocab)))
-    for review_set, is_known in zip(sets, (True, False, False), strict=True):
-        assert all((ids[-1] > 0).item() == is_known for _, ids in map(review_set.__getitem__, range(len(review_set))))
 
 
 def test_handout_data_are_split_at_random_and_words_of_validation_are_known(data):
