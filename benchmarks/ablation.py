@@ -58,9 +58,10 @@ def load_or_train(left_out, seed, source, args):
 
 
 def linear_model(source, args):
-    """Return the validation metrics of the logistic regression on n-grams, whose sum is a channel of the network.
+    """Return the validation metrics of the logistic regression on n-grams.
 
-    For the training reviews, the sums come from models that have not seen the film. They determine the intercept.
+    A channel of the network holds the sum of its values over a text. A second regression on this sum finds the
+    intercept. It is fitted to the training reviews, whose sums come from models that have not seen the film.
     """
     pipeline = make_pipeline(asdict(SETTINGS))
     data = load_imdb_data(SETTINGS, source, args.cache_dir, pipeline=pipeline)
@@ -75,7 +76,8 @@ def linear_model(source, args):
 
 def main():
     parser = data_parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS,
+                        help="seeds of the trainings (default: 42 43 44)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the network runs "
                         "(default: %(default)s)")
     args = parser.parse_args()

@@ -34,10 +34,10 @@ def run_sample(environment):
 
 
 def time_runs(number):
-    """Return the seconds of so many runs with each value: a dict of two lists."""
+    """Return the seconds of `number` runs with each value: a dict of two lists."""
     seconds = {"ours": [], "default": []}
     for i in range(number):
-        for name in sorted(seconds, reverse=i % 2):  # which one is first changes
+        for name in sorted(seconds, reverse=i % 2):  # the two take turns at being first
             seconds[name].append(seconds_of(run_sample, ENVIRONMENTS[name]))
     return seconds
 

@@ -1,9 +1,9 @@
-"""Time the first start, from the archive to ids, and the way of the exercise's skeleton, which tokenizes twice.
+"""Time our first start, from the archive to ids, and that of the exercise's skeleton, which tokenizes twice.
 
     python -m benchmarks.data --data-dir .data        about 4 minutes on 2 cores
 
-The skeleton's way is written from its description: `basic_english` of torchtext for the vocabulary, spaCy for the text
-of each of the 50,000 reviews. Its reviews are already in memory, while ours are read from the archive.
+The skeleton is rewritten from its description: `basic_english` of torchtext makes the vocabulary, and spaCy tokenizes
+each of the 50,000 reviews. Its reviews are already in memory, while ours are read from the archive.
 """
 
 from collections import Counter

@@ -1,9 +1,9 @@
-"""Time one training epoch, and one of the skeleton: reviews padded or cut to 500 tokens, no mask, lists of lists.
+"""Time an epoch of ours and of the exercise's skeleton, which pads or cuts all reviews to 500 tokens, without a mask.
 
     python -m benchmarks.epoch --data-dir .data        about 2 minutes on 2 cores
 
-Both train the same network with the same word vectors on the same tenth of the training reviews, including the time for
-making batches, and take turns.
+Both train the same network with the same word vectors on the same tenth of the training reviews, and take turns. The
+times include making the batches; the skeleton makes them from lists of lists.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def train(model, loader):
 
 def main():
     parser = data_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="epochs of each kind (default: %(default)s)")
     args = parser.parse_args()
     keep_freed_memory()  # for both
     reviews = load_reviews(find_source(args.data_dir), args.cache_dir, digest=CONTENT_SHA256)

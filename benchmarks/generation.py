@@ -1,6 +1,6 @@
 """Time fifty samples at the size of gpt2: ours as one batch, minGPT's own `GPT.generate` called for each sample.
 
-    python -m benchmarks.generation        about 6 minutes on 2 cores; minGPT is found or cloned as by generate_gpt2.py
+    python -m benchmarks.generation        about 6 minutes on 2 cores; minGPT is found or cloned as in generate_gpt2.py
 
 Both use one network with random weights, ten prompts of two tokens with five samples each, and top-k 40. Ours is timed
 before, during and after minGPT's samples, and its median counts. Then both draw ten samples greedily, which must be

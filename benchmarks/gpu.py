@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu --data-dir .data        about 2 minutes with a filled cache
 
-The networks are the required setting, the exercise's skeleton, which pads to 500 tokens, and the bonus. Each trains for
-one pass: STEPS batches to warm up, STEPS batches with torch's profiler, and the others for the time of a step. The
-tokens, n-grams and regions come from `--cache-dir`; without them, it takes about 10 minutes more.
+The networks are those of the required setting, of the exercise's skeleton (which pads to 500 tokens) and of the bonus.
+Each trains for one pass: STEPS batches to warm up, STEPS batches with torch's profiler, and the others for the time of
+a step. The tokens, n-grams and regions come from `--cache-dir`; without them, it takes about 10 minutes more.
 """
 
 import itertools

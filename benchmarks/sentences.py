@@ -1,9 +1,9 @@
-"""Measure how well networks that were trained on whole reviews classify single sentences from another source.
+"""Measure how well networks that were trained on film reviews classify single sentences from another source.
 
     python -m benchmarks.sentences --pos FILE --neg FILE        minutes; after `benchmarks.seeds` for all presets
 
 The files hold one sentence a line. Ours are from the sentence polarity dataset v1.0 (Pang & Lee 2005, "Seeing stars").
-Nothing is trained on them, and no setting is chosen by them.
+No network is trained on them. They were used once, to decide which hand-written rules to remove.
 """
 
 from pathlib import Path

@@ -89,8 +89,8 @@ def measure(vocab, batches, rounds):
 
 def main():
     parser = data_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=4, help="timed passes over the batches (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=8, help="number of batches (default: %(default)s)")
     args = parser.parse_args()
     keep_freed_memory()  # for all
     data = load_imdb_data(source=find_source(args.data_dir), cache_dir=args.cache_dir)

@@ -42,7 +42,7 @@ def main():
     jobs = min(args.jobs, len(args.paths))
     if args.csv and os.path.isdir(args.csv):
         raise UserError(f"{args.csv} is a folder; give the path of a file.")
-    with whole_file(args.csv) if args.csv else contextlib.nullcontext() as table:  # fails before the work, not after
+    with whole_file(args.csv) if args.csv else contextlib.nullcontext() as table:  # fails early if not writable
         results = judge_all(args.paths, Options(args.timeout, args.strict, args.run, jobs), args.json)
         if table:
             write_table(table, results)
@@ -57,7 +57,10 @@ def main():
 
 
 def judge_all(paths, options, as_json):
-    """Return the result of each path. Several are printed in their order as soon as they are there."""
+    """Return the result of each path.
+
+    With several paths, or as JSON, print one line for each, in the order of the paths.
+    """
     results = []
     several = len(paths) > 1
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
@@ -75,7 +78,7 @@ def judge_all(paths, options, as_json):
 
 
 def show_one(result):
-    """Print what is to be said of the only submission. Raises UserError if it, or a layer of it, cannot be judged."""
+    """Print the result of a single submission. Raises UserError if the submission or a layer cannot be judged."""
     lines = describe_submission(result)
     if lines:
         print("\n".join(lines))

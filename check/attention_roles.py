@@ -15,8 +15,8 @@ class AttentionRoles(NamedTuple):
     """An assignment of roles to the matrices of an attention layer."""
 
     layout: int  # index in `Case.tensors`
-    order: tuple  # indices of the matrices of Q, K, V and perhaps the output in the layout; None stands for x itself
-    transposed: tuple  # for each of them, whether the layer multiplies by its transpose
+    order: tuple  # indices in the layout: the matrices of Q, K, V and, if there is one, the output; None: x itself
+    transposed: tuple  # for each matrix in `order`, whether the layer multiplies by its transpose
     biased: bool  # whether the layer adds its biases
     names: tuple  # the names of all matrices
 
@@ -25,7 +25,7 @@ class AttentionRoles(NamedTuple):
         return combinations
 
     def group(self, changes):
-        """Return a key that is the same for roles and changes that `expected_of_group` computes at once."""
+        """Return a key. `expected_of_group` computes the roles and changes with one key together."""
         return self.layout, len(self.order), tuple(changes.items())
 
     def expected(self, changes, case):
@@ -65,9 +65,10 @@ class AttentionRoles(NamedTuple):
         return weight.T if self.transposed[number] else weight, bias
 
     def loops(self, case):
-        """Return the right result. Each role has its matrix by the names, if they tell, else the one found.
+        """Return the right result by plain loops.
 
-        Biases are added as the layer adds them. Where no matrix is known, it is the identity.
+        The names say which matrix has which role. If they do not tell, `order` says it. A role without a matrix gets
+        the identity. Biases are added if the layer adds them.
         """
         order = [*self.order[:3]]
         if named := order_by_name(self.names):
@@ -111,7 +112,7 @@ class AttentionRoles(NamedTuple):
 
 
 def list_attention_roles(main):
-    """Yield every assignment of roles, and with how many mistakes it may be combined, for the main case of a layer."""
+    """Yield each assignment of roles for the main case of a layer, and the most formula changes to combine it with."""
     for layout, projections in enumerate(main.tensors):
         n = len(projections)
         names = tuple(projection.name for projection in projections)
@@ -119,13 +120,13 @@ def list_attention_roles(main):
         for biased in [False, True] if has_biases else [False]:
             for order in list_orders(n):
                 for flips in list_flips(n, order):
-                    uniform = len(set(flips)) == 1  # other combinations are rare
+                    uniform = len(set(flips)) == 1  # all or none; other combinations are rare
                     simple = uniform and is_simple(order)
                     yield AttentionRoles(layout, order, flips, biased, names), 2 if simple else 1
 
 
 def list_orders(n):
-    """Return the indices of the matrices of Q, K and V, and for four matrices with and without the output's."""
+    """Return every `AttentionRoles.order` of n matrices. With four matrices, one may be that of the output."""
     orders = [order for order in itertools.product([*range(n), None], repeat=3) if n == 0 or set(order) != {None}]
     if n == 4:
         orders += itertools.permutations(range(n))
@@ -134,7 +135,7 @@ def list_orders(n):
 
 
 def list_flips(n, order):
-    """Return which matrices may be transposed: all or none, or any if each of up to three has one role."""
+    """Return every `AttentionRoles.transposed`: all or none; any of up to three matrices if each has one role."""
     size = len(order)
     if n < 4 and is_simple(order):
         return list(itertools.product([True, False], repeat=size))

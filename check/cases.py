@@ -122,7 +122,7 @@ def try_size(name, cls, d):
 
 
 def is_random(name, cls, unit):
-    """Return whether the same x gives another result in another call, after eval()."""
+    """Return whether calls with the same x give different results, although eval() was called."""
     try:
         layer = build(name, cls, 3, 4 * unit).eval()
     except UserError:

@@ -31,7 +31,10 @@ class CpuAsGpu(TorchFunctionMode):
 
 
 def replace(value):
-    """Return the CPU for a GPU, and other values as they are."""
+    """Return the CPU in place of a GPU, and other values as they are.
+
+    In a text, a type such as "torch.cuda.FloatTensor" becomes a type of the CPU.
+    """
     if isinstance(value, torch.device) and value.type not in ("cpu", "meta"):
         return torch.device("cpu")
     if isinstance(value, str):

@@ -8,7 +8,7 @@ from check.distance import distance
 
 
 def show_example(hypothesis, cases, tolerance):
-    """Return a note on the smallest input whose result differs from the loops, in a list, or an empty list."""
+    """Return a list with a note on the smallest input whose result differs from the loops; empty if none differs."""
     for case in sorted(cases, key=lambda case: case.x.numel()):
         if distance(case, hypothesis.loops) > tolerance:
             expected = torch.tensor(hypothesis.loops(case), dtype=torch.float64)
@@ -21,7 +21,7 @@ def show_example(hypothesis, cases, tolerance):
 
 
 def show_numbers(one, other):
-    """Return two different numbers with at least four digits, and with as many as it takes to see the difference."""
+    """Return two different numbers as texts, with four digits, or with more if four do not show the difference."""
     for digits in range(4, 18):
         texts = f"{one:#.{digits}g}", f"{other:#.{digits}g}"
         if texts[0][:-1] != texts[1][:-1] and texts[0] != texts[1]:

@@ -1,4 +1,4 @@
-"""Find the files of a submission that should not be handed in: data, checkpoints, minGPT, and what systems leave."""
+"""Find the files of a submission that should not be handed in: data, checkpoints, minGPT, system files."""
 
 from check.locate import is_mingpt, list_files
 from check.readme import list_readmes
@@ -21,7 +21,7 @@ def check_extra(folder, base, wanted):
 
 
 def name_extra(path, base, wanted):
-    """Return what a message calls an additional file: its folder, if that holds nothing that is wanted."""
+    """Return the name of an additional file in a message: the outermost folder with nothing wanted, or the file."""
     name = str(path.relative_to(base))
     for parent in reversed(path.relative_to(base).parents[:-1]):
         if not any(other.is_relative_to(base / parent) for other in wanted):

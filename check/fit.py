@@ -1,4 +1,4 @@
-"""Find the number that an attention layer divides its scores by, where no formula of check/formulas.py fits."""
+"""Find the number that an attention layer divides its scores by, if no formula of check/formulas.py fits."""
 
 import math
 
@@ -8,7 +8,7 @@ from check.distance import measure
 from check.hypotheses import Hypothesis
 from check.mistakes import BY_CODE
 
-GRID = torch.linspace(-1.5, 3, 91, dtype=torch.float64)  # of the logarithm to base 10
+GRID = torch.linspace(-1.5, 3, 91, dtype=torch.float64)  # logarithms to base 10 of the divisors to try
 CLOSE = 1e-7  # relative difference of two numbers that count as equal
 
 
@@ -35,7 +35,7 @@ def fit_scale(hypotheses, cases):
 
 
 def fit(roles, case, logarithms):
-    """Return the index of the best of some logarithms for each of n roles, and its distance."""
+    """Return, for each of n roles, the index of the logarithm that fits best, and its distance: both are (n,)."""
     group = {}
     for number, one in enumerate(roles):
         group.setdefault((one.layout, len(one.order)), []).append(number)
@@ -51,7 +51,7 @@ def fit(roles, case, logarithms):
 
 
 def refine(roles, case):
-    """Return the divisor that fits best, by ever finer grids."""
+    """Return the divisor that fits best. It is searched on finer and finer grids."""
     low, high = GRID[0].item(), GRID[-1].item()
     for _ in range(11):
         grid = torch.linspace(low, high, 91, dtype=torch.float64)
@@ -63,7 +63,10 @@ def refine(roles, case):
 
 
 def describe_divisors(divisors, widths):
-    """Return a function from d to the divisor and a sentence, or (None, ""), given the divisor for each d."""
+    """Return a function that maps d to the divisor, and a sentence on it, or (None, "").
+
+    `divisors` are the divisors that fit for each d in `widths`.
+    """
     if max(divisors) - min(divisors) < CLOSE * max(divisors):
         number = divisors[0]
         return (lambda d: number), f"the scores are divided by {number:.5g}, a number that does not depend on d"

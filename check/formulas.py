@@ -1,6 +1,6 @@
 """The formulas of the two layers, with the changes that known mistakes make to them.
 
-All tensors may have more dimensions in front: one for each assignment of roles, or for each number that is tried.
+All tensors may have dimensions in front, for several assignments of roles or several numbers that are tried.
 """
 
 import math
@@ -52,7 +52,7 @@ def get_divisor(scale, x, width):
 def normalise_weights(scores, over, epsilon, shifted):
     """Return the softmax of the scores over the keys, the queries, the sentences, all T · T, or nothing.
 
-    An epsilon is added to the sum of the exponentials. With `shifted`, the largest score is subtracted before.
+    An epsilon is added to the sum of the exponentials. With `shifted`, the largest score is subtracted first.
     """
     if over == "nothing":
         return scores
@@ -80,7 +80,11 @@ def view_result(y, viewed):
 
 
 def split_heads(tensor, heads, split):
-    """Return (..., heads, B, T, d / heads): each head has some features, or the view's share of all numbers."""
+    """Return (..., heads, B, T, d / heads).
+
+    With the split "features", each head has d / heads features of each token. Otherwise, it has the numbers of
+    T / heads tokens, as after a view without transpose.
+    """
     *_, T, d = tensor.shape
     if split == "features":
         return tensor.unflatten(-1, (heads, d // heads)).movedim(-2, -4)

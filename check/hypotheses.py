@@ -32,7 +32,7 @@ class Hypothesis(NamedTuple):
 
 
 def list_hypotheses(name, main, fewest, most):
-    """Return the hypotheses on a class with some number of changes of the formula, given its main case.
+    """Return the hypotheses on a class with `fewest` to `most` changes of the formula, given its main case.
 
     The hypotheses with the fewest mistakes come first.
     """
@@ -48,13 +48,13 @@ def list_hypotheses(name, main, fewest, most):
 
 @functools.cache
 def select_combinations(name, fewest, most, d):
-    """Return the combinations of `fewest` to `most` mistakes, those in which the heads divide d."""
+    """Return the combinations of `fewest` to `most` mistakes in which the number of heads, if any, divides d."""
     return [(mistakes, changes) for mistakes, changes in combinations(name, most)
             if len(mistakes) >= fewest and d % changes.get("heads", 1) == 0]
 
 
 def measure_all(hypotheses, case):
-    """Return the distance of each hypothesis to the results of a case. Hypotheses of one kind are computed at once."""
+    """Return the distance of each hypothesis to the results of a case. Those of a `group` are computed together."""
     groups = collections.defaultdict(list)
     for number, hypothesis in enumerate(hypotheses):
         groups[hypothesis.roles.group(hypothesis.changes)].append(number)

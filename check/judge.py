@@ -1,7 +1,7 @@
 """Judge a layer of any solution: right, or with which mistakes.
 
-The parameters are filled with random numbers. The results are compared with plain loops (check/loops.py), and with what
-the known mistakes, alone and together, make of the same parameters and inputs (check/hypotheses.py).
+The parameters are filled with random numbers. The results are compared with plain loops (check/loops.py), and with the
+results of the known mistakes, alone and combined, for the same parameters and inputs (check/hypotheses.py).
 """
 
 import contextlib
@@ -84,7 +84,7 @@ def judge_built_in(name, cls, unit):
 
 
 def list_notes(mistakes, biases, search):
-    """Return the notes of a verdict: what is wrong, what the exercise says, an example, and what else is to be said."""
+    """Return the notes of a verdict: what is wrong, what the exercise says, an example, and remarks."""
     notes = []
     for code, what in mistakes.items():
         notes += [f"{code}: {what}", f"exercise: {BY_CODE[code].exercise}"]
@@ -146,7 +146,10 @@ def search_hypotheses(name, cases, dtype):
 
 
 def identify(hypotheses, distances, cases, tolerances):
-    """Return the first hypothesis that explains all cases, an empty list, and the tolerance that it needs, or None."""
+    """Find the first hypothesis that explains all cases.
+
+    Return `found`, `nearest` (empty) and `tolerance` for a Search, or None if no hypothesis explains them.
+    """
     for tolerance in tolerances:
         for hypothesis, first in zip(hypotheses, distances, strict=True):
             if first <= tolerance and explains(hypothesis, cases, tolerance):
@@ -159,9 +162,9 @@ def explains(hypothesis, cases, tolerance):
 
 
 def find_nearest(pairs, cases):
-    """Return the up to three nearest hypotheses with at most one mistake, besides biases, as pairs with a distance.
+    """Return up to three pairs (largest distance, hypothesis), those with the smallest sum of distances first.
 
-    `pairs` are hypotheses with their distances to the first case.
+    The hypotheses have at most one mistake besides biases. `pairs` are (distance to the first case, hypothesis).
     """
     simple = []
     for first, hypothesis in pairs:
@@ -171,7 +174,8 @@ def find_nearest(pairs, cases):
     measured = []
     for _, hypothesis in simple[:50]:
         each = [distance(case, hypothesis.expected, 1) for case in cases]
-        measured.append((sum(min(one, 1) for one in each), max(each), hypothesis))
+        total = sum(min(one, 1) for one in each)  # no case counts for more than 1
+        measured.append((total, max(each), hypothesis))
     measured.sort(key=lambda one: one[0])
     nearest = {}
     for _, worst, hypothesis in measured:
@@ -199,11 +203,9 @@ def largest_difference(hypothesis, cases):
 
 
 def try_interface(cls):
-    """Return the problem that a layer norm cannot be built as in the exercise's block, in a list, or an empty list."""
+    """Return a list with the problem that the exercise's block cannot build a layer norm; empty if it can."""
     try:
         cls((3, 4))
     except (Exception, SystemExit) as error:
         return [("interface", f"{NORM}((3, 4)) raises {one_line(error)}")]
     return []
-
-

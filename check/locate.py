@@ -10,17 +10,17 @@ from helpers.source import list_defined, read_source
 
 CODE = {".py", ".ipynb"}
 MINGPT_FOLDER = re.compile(r"(karpathy-)?mingpt(-(main|master|[0-9a-f]{7,40}))?", re.IGNORECASE)
-MINGPT_CLASSES = {"GPT", "CausalSelfAttention"}, {"BPETokenizer", "Encoder"}, {"CfgNode"}  # of its files, each
+MINGPT_CLASSES = {"GPT", "CausalSelfAttention"}, {"BPETokenizer", "Encoder"}, {"CfgNode"}  # classes of its three files
 
 
 def find_base(folder):
-    """Return the folder that holds the files, without folders that hold one folder and nothing else."""
+    """Return the folder that holds the files. Folders that hold one folder and nothing else are skipped."""
     inner = [path for path in folder.iterdir() if path.name not in JUNK]
     return find_base(inner[0]) if len(inner) == 1 and inner[0].is_dir() else folder
 
 
 def list_files(folder):
-    """Return the files of a folder and of those in it, sorted."""
+    """Return the files of a folder and of all folders in it, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
@@ -55,7 +55,7 @@ def find_layers(path, shown):
     """Return where the two classes are: a dict from each class that is found to its file.
 
     A file is a pair: its path, and what messages call it. A single file stands for both classes, whatever it defines.
-    Raises UserError if the files of a folder do not tell.
+    Raises UserError if two files define a class, or if a file that may define a missing class cannot be read.
     """
     if path.is_file():
         read_source(path, shown)
@@ -82,7 +82,7 @@ def find_layers(path, shown):
 
 
 def write_cells(folder):
-    """Write the files of %%writefile cells, which reading a notebook does."""
+    """Read the notebooks of a folder, which writes the files of their %%writefile cells."""
     for path in list_code(folder):
         if path.suffix.lower() == ".ipynb":
             with contextlib.suppress(UserError):
@@ -90,7 +90,7 @@ def write_cells(folder):
 
 
 def choose_file(files):
-    """Return the files that may be meant: models.py before other Python files, and those before notebooks."""
+    """Return the files named models.py; if there are none, the Python files; if there are none, all files."""
     for group in ([file for file in files if file.name == "models.py"],
                   [file for file in files if file.suffix == ".py"]):
         if group:

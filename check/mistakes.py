@@ -151,7 +151,7 @@ BY_CODE = {mistake.code: mistake for mistake in reversed(MISTAKES)}  # the first
 
 
 def list_variants(mistake):
-    """Return a mistake, and the same with other numbers: of heads, or for ε in the softmax."""
+    """Return a mistake and its variants: other numbers of heads, another ε in the softmax, or σ² around μ."""
     found = [mistake]
     if "heads" in mistake.changes:
         for heads in (3, 4, 5, 6, 8, 10):
@@ -170,12 +170,12 @@ def list_variants(mistake):
 def combinations(layer, most):
     """Return lists of up to `most` mistakes of a layer, the shortest first, each with the changes of all its mistakes.
 
-    Mistakes that change the same argument are not combined, and rare ones with no other.
+    Mistakes that change the same argument are not combined. Rare mistakes are not combined with any other.
     """
     known = [mistake for mistake in MISTAKES if mistake.layer == layer and mistake.changes]
     known = list(itertools.chain.from_iterable(map(list_variants, known)))
     found = [([], {})]
-    longest = [([], {}, 0)]  # with the index of the next mistake
+    longest = [([], {}, 0)]  # with the index of the first mistake that may be added
     for _ in range(most):
         longer = []
         for chosen, changes, first in longest:

@@ -15,11 +15,11 @@ DEFAULT = "γ x̂ + β"
 
 
 class NormRoles(NamedTuple):
-    """The main case of a layer norm, and the indices of γ and β in its tensors. None means 1 or 0 instead."""
+    """The main case of a layer norm, and the indices of γ and β in its tensors."""
 
     main: Case
-    gamma: int | None
-    beta: int | None
+    gamma: int | None  # None: the layer has no γ, and 1 takes its place
+    beta: int | None  # None: the layer has no β, and 0 takes its place
 
     def select(self, combinations):
         """Return the combinations whose formula uses only parameters that exist."""
@@ -28,7 +28,7 @@ class NormRoles(NamedTuple):
                 if not missing & {*changes.get("affine", DEFAULT)}]
 
     def group(self, changes):
-        """Return a key that is the same for roles and changes that `expected_of_group` computes at once."""
+        """Return a key. `expected_of_group` computes the roles and changes with one key together."""
         return self.gamma, self.beta, changes.get("affine", DEFAULT)
 
     def expected(self, changes, case):
@@ -56,7 +56,7 @@ class NormRoles(NamedTuple):
             return torch.tensor(default, dtype=torch.float64)
         T, d = case.x.shape[1:]
         tensor = case.tensors[index].tensor.data.double()
-        if self.main.tensors[index].tensor.shape == self.main.x.shape[1:2]:  # (T), by the case where T and d differ
+        if self.main.tensors[index].tensor.shape == self.main.x.shape[1:2]:  # (T); in the main case, T and d differ
             return tensor[:, None]
         if tensor.dim() != 2 and tensor.numel() == T * d:  # (T d) or (1, T, d)
             return tensor.reshape(T, d)
@@ -65,7 +65,10 @@ class NormRoles(NamedTuple):
         return tensor
 
     def loops(self, case):
-        """Return the right result: the only parameter that starts at 1 is γ, and the only one that starts at 0 is β."""
+        """Return the right result by plain loops.
+
+        If only one parameter starts at 1, it is γ. If only one starts at 0, it is β.
+        """
         gamma, beta = self.gamma, self.beta
         if self.is_only(beta, 1) or self.is_only(gamma, 0):
             gamma, beta = beta, gamma
@@ -111,7 +114,7 @@ def describe_starts(gamma_start, beta_start):
 
 
 def list_norm_roles(main):
-    """Yield every assignment of roles, and with how many mistakes it may be combined, for the main case of a layer."""
+    """Yield each assignment of roles for the main case of a layer, and the most formula changes to combine it with."""
     indices = list(range(len(main.tensors)))
     indices += [None] * (2 - len(indices))
     for gamma, beta in itertools.permutations(indices, 2):

@@ -1,4 +1,4 @@
-"""The text, the JSON and the table on submissions."""
+"""Results of submissions as text, as JSON and as a table."""
 
 import csv
 import json
@@ -108,5 +108,5 @@ def make_row(result):
 
 
 def escape(cell):
-    """Return a cell that no spreadsheet takes for a formula."""
+    """Return a cell so that no spreadsheet reads it as a formula."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell

@@ -12,9 +12,9 @@ from helpers.cli import UserError
 
 
 class Projection(NamedTuple):
-    """A matrix (d, d) and its bias (d) or None. `name` ends with the number of the matrix in its parameter."""
+    """A matrix (d, d) and its bias (d) or None."""
 
-    name: str
+    name: str  # of the parameter, and the number of the matrix in it: "W_q.weight[0]"
     weight: torch.Tensor
     bias: torch.Tensor | None
 
@@ -49,8 +49,10 @@ def list_projections(layer, d, interleaved=False):
     """Return the matrices of a layer as a list of Projection. A module's biases belong to its matrices."""
     weights, biases = collections.defaultdict(list), collections.defaultdict(list)  # of each module
     for name, parameter in layer.named_parameters():
+        if is_unused(parameter):
+            continue
         module = name.rpartition(".")[0]
-        for number, piece in enumerate([] if is_unused(parameter) else split(parameter, d, interleaved)):
+        for number, piece in enumerate(split(parameter, d, interleaved)):
             if piece.dim() == 2:
                 weights[module].append((f"{name}[{number}]", piece))
             else:
@@ -63,7 +65,7 @@ def list_projections(layer, d, interleaved=False):
 
 
 def is_unused(parameter):
-    """Return whether a parameter is zero and stays so, as a bias that was switched off."""
+    """Return whether a parameter is zero and stays zero, like a bias that was switched off."""
     return parameter.dim() == 1 and not parameter.requires_grad and not parameter.any()
 
 

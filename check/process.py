@@ -26,9 +26,9 @@ START = "import sys; sys.path.insert(0, sys.argv[1]); from check.worker import w
 
 
 class Options(NamedTuple):
-    """What the command line says on how to judge."""
+    """Options of the command line that say how to judge."""
 
-    timeout: float = 60  # seconds for a submission, and again without a layer that takes longer
+    timeout: float = 60  # seconds for a submission; if a layer exceeds it, the other layer gets it again
     strict: bool = False  # whether biases are a mistake
     run: bool = False  # whether to train the network for an epoch
     jobs: int = 1  # submissions that are judged at the same time
@@ -73,7 +73,7 @@ def try_submission(path, options, failed):
 
 
 def add_loops(result):
-    """Add the rule that the two layers have no loop, for a folder or zip, and "ok"."""
+    """Add "ok" and, for a folder or zip, the rule that the two layers have no loop."""
     layers = result.get("layers", {})
     run = [name for name, layer in layers.items() if "error" not in layer and layer["mistake"] != "missing"]
     if run and result["rules"]:
@@ -109,7 +109,7 @@ def run_worker(path, target, copy, work, options, failed):
 def wait(process, started, timeout):
     """Wait for a process and end all that it started. Return how it ended.
 
-    The time counts from when the file `started` exists: until then, the process imports torch.
+    The time counts from the moment when the file `started` exists. Before that, the process imports torch.
     """
     begin, deadline = time.monotonic(), None
     try:
@@ -127,7 +127,7 @@ def wait(process, started, timeout):
 
 
 def describe_end(code):
-    """Return what a stage did whose process ended with an exit code. It is negative after a signal, such as SIGSEGV."""
+    """Return how a process ended, given its exit code. After a signal such as SIGSEGV, the code is negative."""
     reason = ""
     with contextlib.suppress(ValueError):
         reason = f", {signal.Signals(-code).name}"
@@ -135,7 +135,7 @@ def describe_end(code):
 
 
 def explain_timeout(news):
-    """Return what may be the reason for the time that a stage takes."""
+    """Return a possible reason why a stage takes too long."""
     if news["stage"].startswith("the import"):
         return f" (training belongs under {MAIN_GUARD})"
     return " (does a loop in it never end?)" if "layer" in news else ""

@@ -27,10 +27,13 @@ def find_problems(name, cls, unit, cases, dtype, found, tolerance):
     """Yield the code and a detail (or "") of each mistake.
 
     Args:
-        name, cls: ATTENTION or NORM, and the class.
+        name: ATTENTION or NORM.
+        cls: the class.
         unit: d must be a multiple of it.
-        cases, dtype: its cases, and the type of the numbers that the layer gets.
-        found, tolerance: the Hypothesis that explains the results, or None, and the tolerance within which it does.
+        cases: the cases of the class.
+        dtype: the type of the numbers that the layer gets.
+        found: the Hypothesis that explains the results, or None.
+        tolerance: the tolerance within which `found` explains them.
     """
     yield from (case.problem for case in cases if case.problem)
     yield from find_shortcuts(name, cls, unit)
@@ -92,7 +95,7 @@ def count_runs(name, cls, shape):
 def find_shortcuts(name, cls, unit):
     """Yield a code and a detail for a loop and for a built-in layer.
 
-    What runs more often for a larger x is in a loop. A loop over the three projections is allowed.
+    A line or function that runs more often for a larger x is in a loop. A loop over the three projections is allowed.
     """
     lines, functions = count_runs(name, cls, (2, 3, 4 * unit))
     more_lines, more_functions = count_runs(name, cls, (4, 6, 8 * unit))
@@ -104,7 +107,7 @@ def find_shortcuts(name, cls, unit):
         yield "loop", f"{min(grown_functions)}()"
     elif lines.names & VECTORIZERS:
         yield "loop", min(lines.names & VECTORIZERS)
-    names = set(functions.counts)  # not lines.names: a solution may call its own functions so
+    names = set(functions.counts)  # not lines.names: a solution may use these names for its own functions
     for module in build(name, cls, 3, 4 * unit).modules():
         names |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
     built_in = sorted(filter(BUILT_IN.fullmatch, names))

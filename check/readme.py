@@ -4,7 +4,7 @@ import re
 
 from check.locate import is_own, list_files
 
-LABELS = {  # what a label holds; the first kind that fits counts
+LABELS = {  # words in a label of each kind; the first kind that fits counts
     "username": r"cse|user|login|account|e-?mail|\bcs\b|benutzer|kennung|משתמש",
     "id": r"\b(id|i\.d|ids|teudat|zehut|tz|t\.z|passport)\b|identi|matrikel|ת\.?[\"״'׳]*ז|תעודת|זהות",
     "name": r"\bnames?\b|student|author|submitted|\bby\b|\bשם\b|מגיש",
@@ -29,11 +29,11 @@ LOGIN = re.compile(r"[a-z][a-z0-9._-]{1,30}(@[\w.-]+)?")
 FILE_NAME = re.compile(r"\w\.(py|ipynb|pdf|md|txt|zip|csv)\b")
 NO_LOGIN = re.compile(rf"{FILE_NAME.pattern}|^ex\d+$")
 EMAIL = re.compile(r"[\w.-]+@[\w.-]+")
-ID = re.compile(r"\d{6,10}")  # without a label; the number of the course has five digits
+ID = re.compile(r"\d{6,10}")  # an ID without a label; the course number has five digits
 
 
 def check_readme(base, handed_in_as):
-    """Check that there is one README, and that its ID is the one in the name of the zip, which may be None."""
+    """Check that there is one README with name, username and ID. `handed_in_as` is the ID in the file name, or None."""
     paths = list_readmes(base)
     if paths and paths[0].parent != base:
         return {"ok": False, "detail": f"{paths[0].relative_to(base)} is in a folder; move it out of there"}
@@ -65,7 +65,7 @@ def join(parts):
 
 
 def list_readmes(base):
-    """Return the paths of the READMEs in a folder; if it has none, those in its folders."""
+    """Return the paths of the READMEs in a folder; if there are none, those in the folders inside it."""
     paths = sorted(filter(is_readme, base.iterdir()))
     if paths:
         return paths
@@ -89,8 +89,8 @@ def decode(data):
 def find_person(text):
     """Return the names, usernames and IDs in a README, each a list.
 
-    A value has a label in front of it ("Name: ..."), a line above it, or none. If labels name two of the three, values
-    without a label are prose.
+    A value has a label in front of it ("Name: ..."), a label in a line above it, or no label. If two of the three
+    have a label, all text without a label counts as prose.
     """
     found = {"name": [], "username": [], "id": []}
     waiting, loose = [], []  # labels that have no value yet, and values without a label
@@ -150,17 +150,18 @@ def add_labelled(found, kind, value):
         found["id"] += ID.findall(value)  # "Ada Lovelace (123456789)"
         found["username"] += EMAIL.findall(value)
         name = " ".join(EMAIL.sub(" ", ID.sub(" ", value)).split()).strip(" ()<>-/")
-        found["name"] += [name] if is_name(name) else []
+        if is_name(name):
+            found["name"].append(name)
 
 
 def is_name(value):
-    """Return whether a text may be a name, which prose and the names of files are not."""
+    """Return whether a text may be the name of a person. Prose and names of files are not."""
     words = value.lower().split()
     return bool(words) and not PROSE & {*words} and not FILE_NAME.search(value) and not re.search(r"\d", value)
 
 
 def add_loose(found, value):
-    """Add a value without a label to what its form says. A name has two words or more; a username is one word."""
+    """Add a value without a label. Its form says what it is: a name has two words or more, a username is one word."""
     found["id"] += ID.findall(value)
     for part in ID.split(value):
         part = " ".join(part.strip(" ()-/").split())
@@ -169,6 +170,7 @@ def add_loose(found, value):
         name = part
         if may_be_login and (not first or (len(first) > 1 and part != part.lower())):  # "ada", "Ada Lovelace ada"
             name = " ".join(first)
-            found["username"] += [last] if not first or is_name(name) else []
+            if not first or is_name(name):
+                found["username"].append(last)
         if WORDS.fullmatch(name) and is_name(name):
             found["name"].append(name)

@@ -13,6 +13,7 @@ from helpers.cli import UserError
 from helpers.source import read_source
 
 MAX_PAGES = 6
+MOST_NAMES = 6  # of files that are listed
 ALLOWED = {"numpy", "pandas", "matplotlib", "xgboost", "torch", "torchtext", "spacy", "tqdm", "sklearn"}
 FOR_GENERATION = {"mingpt", "transformers", "regex", "requests"}  # minGPT and what it needs
 IMPORTERS = re.compile(r"__import__|(importlib\.)?import_module")  # functions that import
@@ -75,7 +76,10 @@ def check_code(base, paths, broken):
     """Check that there is code, and that it is Python. `broken` says which files are not."""
     if not paths:
         return answer(["the code is missing; add your .py files or a notebook"], "")
-    return answer(broken, ", ".join(str(path.relative_to(base)) for path in paths))
+    names = [str(path.relative_to(base)) for path in paths]
+    if len(names) > MOST_NAMES:
+        names[MOST_NAMES:] = [f"and {len(names) - MOST_NAMES} more"]
+    return answer(broken, ", ".join(names))
 
 
 def check_pdf(base, paths):
@@ -138,7 +142,7 @@ def find_seeds(tree):
 
 
 def list_imports(tree):
-    """Yield (module, name in it or None, local name) for each import. A relative import has a module with dots."""
+    """Yield (module, name in it or None, local name) for each import. A relative module starts with dots."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and IMPORTERS.fullmatch(ast.unparse(node.func)):
             names = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
@@ -152,7 +156,7 @@ def list_imports(tree):
 
 
 def check_imports(base, sources, layers):
-    """Check that only allowed packages are imported. The generation, and what it imports, may use minGPT."""
+    """Check that only allowed packages are imported. Files that generate text may also import minGPT."""
     own = {part.removesuffix(".py") for path in sources for part in (base.name, *path.relative_to(base).parts)}
     generation = find_generation(base, sources, layers)
     problems = []
@@ -178,9 +182,9 @@ def describe_imports(path, packages):
 
 
 def find_generation(base, sources, layers):
-    """Return the files that generate text: those that import minGPT, and what they import.
+    """Return the files that generate text: those that import minGPT or are named for it, and what they import.
 
-    The file with the two layers does not count, unless the whole solution is one file.
+    A file with the layers, or one that imports them, does not count unless it is a notebook or the only file.
     """
     found = set()
     for path, source in sources.items():
@@ -190,7 +194,7 @@ def find_generation(base, sources, layers):
         if ("mingpt" in modules or named) and (not uses_layers or source.is_notebook or len(sources) == 1):
             found.add(path)
     size = -1
-    while size < len(found):
+    while size < len(found):  # until no file is added
         size = len(found)
         modules = set()
         for path in found:

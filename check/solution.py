@@ -19,7 +19,7 @@ OF_SCRIPTS = SystemExit, EOFError, FileNotFoundError  # what exit(), input() and
 
 
 def one_line(error):
-    """Return the type of an error and its message, shortened, in one line. Without a message, the line of code."""
+    """Return the type of an error and its message, shortened, in one line. If it has none, show the line of code."""
     message = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
     if not message and frames:
@@ -85,7 +85,7 @@ def load_module(path, shown, package=None):
 
 
 def find_line(error, path):
-    """Return the last line of a file that an error passed."""
+    """Return the number of the last line of a file in the traceback of an error."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return lines[-1] if lines else 1
 

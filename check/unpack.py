@@ -62,7 +62,7 @@ def copy_neighbours(path, target):
 
 
 def walk(folder, depth=20):
-    """Yield the files of a folder, those closest to it first."""
+    """Yield the files of a folder, and then those of its folders, `depth` levels down."""
     folders = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_file(follow_symlinks=False):
@@ -135,17 +135,17 @@ def refuse_zips(path, names):
 
 
 def clean_name(entry):
-    """Return the name of an entry with slashes, as some programs for Windows write backslashes."""
+    """Return the name of an entry with slashes. Some programs for Windows write backslashes."""
     return entry.filename.replace("\\", "/")
 
 
 def show(name):
-    """Return a name in which what cannot be printed is replaced."""
+    """Return a name, shortened, with "?" for each character that cannot be printed."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)[:100]
 
 
 def extract(archive, entry, target, limit):
-    """Write an entry to a file, at most one byte more than `limit`. Return the number of bytes."""
+    """Write an entry to a file, and return its number of bytes. Reading stops one byte above `limit`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as source:
         data = source.read(limit + 1)

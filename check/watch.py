@@ -55,7 +55,7 @@ def computes_in_float32(layer, x):
     """Return whether a layer in float64 uses numbers with less precision, in its parameters or while it runs."""
     numbers = [*layer.parameters(), *layer.buffers()]
     if any(number.numel() == 1 and number.is_floating_point() for number in numbers):
-        return True  # it was rounded when the layer was built
+        return True  # such a number, a scale or ε, was rounded when the layer was built
     watcher = PrecisionWatcher()
     with watcher, torch.no_grad():
         layer(x.clone())

@@ -89,7 +89,7 @@ def gradient_difference(layer, x, mask):
 
 @torch.no_grad()
 def numerical_gradient(function, tensor, step=1e-6):
-    """Return the gradient of `function()` for the elements of a tensor that it uses, by central differences."""
+    """Return the gradient of `function()` with respect to a tensor that it uses, by central differences."""
     elements = tensor.view(-1)
     gradient = torch.empty_like(elements)
     for i, value in enumerate(elements.tolist()):

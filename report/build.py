@@ -98,7 +98,7 @@ def main():
     parser.add_argument("--runs", type=user_path, metavar="DIR", help="folder with your runs (default: build the "
                         "reference report from report/results/)")
     add_report_options(parser)
-    parser.add_argument("--notes-template", action="store_true", help="print an empty file of notes")
+    parser.add_argument("--notes-template", action="store_true", help="print an empty notes file to fill in")
     parser.add_argument("--out", type=user_path, metavar="FILE", help="PDF to write (default: report.pdf in the "
                         "folder of the runs)")
     args = parser.parse_args()

@@ -21,7 +21,7 @@ MEASURE = {
     "generation_speed": "python -m benchmarks.generation"}
 EXTRAS = ["ablation", "tried", "calibration", "short_sentences", "published", "generation_speed"]
 FILES = {"short_sentences": "sentences"}  # names of results that differ from the name of their file
-PREFIXES, SENTENCES = 10, 5  # of a generation that can be handed in
+PREFIXES, SENTENCES = 10, 5  # how many a generation must have to be handed in
 SENTENCES_KEYS = ["model", "parameters", "weights_sha256", "backend", "device", "seed", "settings", "versions",
                   "sentences"]
 
@@ -70,14 +70,14 @@ def choose_sample(groups):
 
 
 def mention(group, folder):
-    """Return the facts of a group that gets one line."""
+    """Return the facts about a group that the report mentions in one line."""
     return {"names": [f"{folder.name}/{name}" for name in group["names"]], "preset": group["preset"],
             "network": group.get("network"), "data": group["data"], "test_accuracy": group["test_accuracy"],
             "valid_accuracy": group["valid_accuracy"]}
 
 
 def read_sentences(path):
-    """Return a generation with what its figures say, or None if the file is missing.
+    """Return the content of a `gpt2_sentences.json` and figures about its sentences, or None if the file is missing.
 
     Raises UserError unless it has ten prefixes and five sentences for each.
     """

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 
 CLEAR, MIXED = (1, 10), (4, 7)  # stars of the clearest and of the most mixed reviews of IMDB
-DIFFERENT = 1.2  # a ratio of error rates from which the report calls one higher
-SIMILAR = 0.15  # median distance of the rows of attention weights from their mean, below which they count as similar
-LEVEL = 0.01  # by which share the last validation loss may exceed the lowest without a turn
+DIFFERENT = 1.2  # the report calls an error rate higher if it is more than this many times the other
+SIMILAR = 0.15  # rows of attention weights count as similar if their median distance from their mean is smaller
+LEVEL = 0.01  # share by which the last validation loss may exceed the lowest and still be "level"
 FILM_WORDS = re.compile(r"\b(film|movie|show|director|actor|actress|episode|cinema)s?\b", re.IGNORECASE)
 
 

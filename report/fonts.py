@@ -72,9 +72,10 @@ def map_texts(function, content):
 
 
 def make_printable(content):
-    """Return JSON content without letters that no font has and without long words, and whether it needs system fonts.
+    """Return JSON content that can be shown, and whether it needs system fonts.
 
-    The reviews and sentences in it are other people's texts, so nothing is refused.
+    Characters that no font has are replaced, and lines may break inside long words. Nothing is refused, because the
+    reviews and sentences are other people's texts.
     """
     texts = []
     map_texts(texts.append, content)

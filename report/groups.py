@@ -64,7 +64,7 @@ def describe_training(all_metrics, cpu):
 
 
 def describe_other(run):
-    """Return the facts of a run of the network of another file."""
+    """Return the facts about a run of a network from another file (`--models`)."""
     metrics = run["metrics"]
     return {"names": [run["name"]], "network": Path(metrics["models"]).name, "preset": None, "data": metrics["data"],
             "test_accuracy": mean_and_sd([metrics["test"]["accuracy"]]),

@@ -33,7 +33,7 @@ PARSER.use(dollarmath_plugin, allow_digits=False, allow_space=False)  # "$5 and 
 
 
 def make_template():
-    """Return a file of notes that is still empty."""
+    """Return a file for notes: the headings, each with a question."""
     return "\n".join(f"# {part} {title}\n\n<!-- {QUESTIONS[part]} -->\n" for part, title in PARTS.items())
 
 
@@ -47,7 +47,7 @@ def read_notes(path):
         raise UserError(f"{path} is not UTF-8; save it as UTF-8.") from error
     tokens = PARSER.parse(COMMENT.sub(lambda found: found["code"] or "", text))
     if any(token.level > DEEPEST for token in tokens):
-        raise UserError(f"{path} has lists or quotes inside each other that are too deep; use fewer levels.")
+        raise UserError(f"{path} has lists or quotes that are nested too deep; use fewer levels.")
     notes, part = {}, None
     for node in SyntaxTreeNode(tokens).children:
         if node.type == "heading":

@@ -27,10 +27,10 @@ def read_json(path, keys):
 
 
 def read_runs(folder):
-    """Return the finished runs in `folder`, sorted by name, and those of the networks of other files (`--models`).
+    """Return the finished runs in `folder`: a list of our runs, and a list of runs of other networks (`--models`).
 
-    Both are lists of {"name", "metrics", "analysis"}; runs of other networks have no analysis. Raises UserError if the
-    folder is missing, or if a run is unfinished or damaged.
+    Both are sorted by name. A run is {"name", "metrics", "analysis"}; the analysis is None for other networks. Raises
+    UserError if the folder is missing, or if a run is unfinished or damaged.
     """
     if not folder.is_dir():
         raise UserError(f"cannot find the folder {folder}; train first, or name the folder of the runs with --runs.")

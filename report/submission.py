@@ -158,7 +158,7 @@ def read_pdf(path):
 
 
 def make_zip(root, author, pdf):
-    """Return the bytes of the zip. Entries have no times, so that they depend only on the input."""
+    """Return the bytes of the zip. All entries have the same date, so that the bytes depend only on the input."""
     product = product_files(root)
     check_imports(product)
     readme = make_readme(author, product, (root / "requirements.txt").read_text(encoding="utf-8"))
