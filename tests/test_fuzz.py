@@ -131,7 +131,7 @@ def spoil(chance, content):
 
 def spoil_tar(chance, content):
     """Spoil the tar file in a gzip file, with the correct checksum."""
-    return gzip.compress(spoil(chance, gzip.decompress(content)), 1)
+    return gzip.compress(spoil(chance, gzip.decompress(content)), 1, mtime=0)
 
 
 def spoil_zip(chance, content):
@@ -158,7 +158,7 @@ def strange_member(chance, content):
     member.mode, data = 0o7777, b"wonderful".ljust(512, b"\0") if member.isfile() else b""
     member.size = len(data)
     header = member.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
-    return gzip.compress(tar[:place] + header + data + tar[place:], 1)
+    return gzip.compress(tar[:place] + header + data + tar[place:], 1, mtime=0)
 
 
 def written(write):
@@ -177,7 +177,7 @@ def foreign(chance, content):
 
     return chance.choice([
         b"", b"<html>404</html>", chance.randbytes(5000), content[::-1], pickle.dumps(Bomb()), written(write_zip),
-        gzip.compress(chance.choice([b"", b"x" * 9, bytes(10**7)])),
+        gzip.compress(chance.choice([b"", b"x" * 9, bytes(10**7)]), mtime=0),
         written(lambda file: torch.save({"state": Bomb(), "words": ["<unk>", "<pad>"]}, file)),
         written(lambda file: torch.save(Bomb(), file, _use_new_zipfile_serialization=False))])
 

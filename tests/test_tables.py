@@ -177,7 +177,7 @@ def test_table_is_written_completely_or_not_at_all(call, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
-PACKED = gzip.compress(b"text\nfine\n")
+PACKED = gzip.compress(b"text\nfine\n", mtime=0)
 WITHOUT_HEADER = "A superb film,positive\nAwful,negative\n"
 
 
