@@ -16,7 +16,7 @@ DATA ?= .data
 # The name of a file in .venv has the version of its Python. It is deleted if that Python no longer works.
 $(shell .venv/bin/python -c "" 2> /dev/null || rm -f .venv/python-*)
 PYTHON ?= $(if $(wildcard .venv/python-*),.venv/bin/python,python3)
-VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])" 2> /dev/null)
+VERSION := $(lastword $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])" 2> /dev/null))
 
 sentiment: .venv/ready
 	.venv/bin/python sentiment_analysis.py

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.common import data_parser, print_table, run_folder, write_result
 from benchmarks.seeds import SEEDS
-from helpers.cli import run_command
+from helpers.cli import run_command, user_path
 from helpers.data.archive import expected_digest, find_source
 from helpers.data.reviews import load_reviews, select
 from helpers.inference.calibration import cut_excerpts, reliability
@@ -44,7 +44,8 @@ def reliability_diagrams(predictor, reviews):
 
 def main():
     parser = data_parser(__doc__)
-    parser.add_argument("--runs-dir", default="runs", help="folder with the runs of benchmarks.seeds (default: runs)")
+    parser.add_argument("--runs-dir", type=user_path, default="runs",
+                        help="folder with the runs of benchmarks.seeds (default: runs)")
     args = parser.parse_args()
     after = Predictor.load(run_folder(args.runs_dir, "bonus", SEEDS[0]) / "model.pt")
     source, folder = find_source(args.data_dir), Path(args.runs_dir, "bonus-whole")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from helpers.cli import Parser
+from helpers.cli import Parser, user_path
 from helpers.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -17,9 +17,11 @@ RESULTS = ROOT / "report" / "results"
 def data_parser(doc, cache=True):
     """Return a parser with `--data-dir` and, if `cache` is true, `--cache-dir`; `doc` is the docstring of a script."""
     parser = Parser(description=doc.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data", help="folder with the IMDB reviews (default: %(default)s)")
+    parser.add_argument("--data-dir", type=user_path, default=".data",
+                        help="folder with the IMDB reviews (default: %(default)s)")
     if cache:
-        parser.add_argument("--cache-dir", default=".cache", help="folder for cached results (default: %(default)s)")
+        parser.add_argument("--cache-dir", type=user_path, default=".cache",
+                            help="folder for cached results (default: %(default)s)")
     return parser
 
 

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common import print_table, seconds_of, write_result
-from helpers.cli import Parser, run_command
+from helpers.cli import Parser, run_command, user_path
 from helpers.gpt2.mingpt import cached_gpt, choose_gpt
 
 PROMPTS, SENTENCES, NEW_TOKENS, TOP_K, VOCABULARY = 10, 5, 40, 40, 50257
@@ -41,7 +41,7 @@ def compare(GPT, CachedGPT, model, prompts):
 
 def main():
     parser = Parser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--mingpt-dir", help="clone of minGPT")
+    parser.add_argument("--mingpt-dir", type=user_path, help="clone of minGPT")
     GPT = choose_gpt("mingpt", parser.parse_args().mingpt_dir)
     torch.manual_seed(42)
     config = GPT.get_default_config()

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 from benchmarks.common import RESULTS, ROOT, data_parser, print_table, run_folder, write_result
-from helpers.cli import run_command
+from helpers.cli import run_command, user_path
 from report.findings import mean_and_sd
 
 SEEDS = (42, 43, 44)
@@ -44,7 +44,8 @@ def summarize(run):
 def main():
     parser = data_parser(__doc__)
     parser.add_argument("--preset", choices=FILES, default="required")
-    parser.add_argument("--runs-dir", default="runs", help="folder for the runs (default: %(default)s)")
+    parser.add_argument("--runs-dir", type=user_path, default="runs",
+                        help="folder for the runs (default: %(default)s)")
     args = parser.parse_args()
     runs = [run_seed(seed, args) for seed in SEEDS]
     print_table([summarize(run) for run in runs])

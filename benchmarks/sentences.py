@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.common import print_table, run_folder, write_result
 from benchmarks.seeds import FILES, SEEDS
-from helpers.cli import Parser, UserError, run_command
+from helpers.cli import Parser, UserError, run_command, user_path
 from helpers.inference.calibration import calibration_error
 from helpers.inference.predictor import Predictor, as_reviews
 from report.findings import mean_and_sd
@@ -50,9 +50,10 @@ def measure(predictor, reviews, labels):
 
 def main():
     parser = Parser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pos", required=True, metavar="FILE", help="positive sentences, one a line")
-    parser.add_argument("--neg", required=True, metavar="FILE", help="negative sentences, one a line")
-    parser.add_argument("--runs-dir", default="runs", help="folder with the runs of benchmarks.seeds (default: runs)")
+    parser.add_argument("--pos", type=user_path, required=True, metavar="FILE", help="positive sentences, one a line")
+    parser.add_argument("--neg", type=user_path, required=True, metavar="FILE", help="negative sentences, one a line")
+    parser.add_argument("--runs-dir", type=user_path, default="runs",
+                        help="folder with the runs of benchmarks.seeds (default: runs)")
     args = parser.parse_args()
     positive, negative = read_sentences(args.pos), read_sentences(args.neg)
     labels = torch.tensor([1.0] * len(positive) + [0.0] * len(negative))

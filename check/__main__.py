@@ -22,6 +22,8 @@ from check.process import Options, judge_submission
 from helpers.cli import Parser, UserError, number, run_command, user_path
 from helpers.files import whole_file
 
+SUBMISSIONS = (".py", ".ipynb", ".zip")
+
 
 def main():
     parser = Parser(prog="python -m check", description=__doc__.partition("\n")[0],
@@ -42,6 +44,8 @@ def main():
     jobs = min(args.jobs, len(args.paths))
     if args.csv and os.path.isdir(args.csv):
         raise UserError(f"{args.csv} is a folder; give the path of a file.")
+    if args.csv and args.csv.lower().endswith(SUBMISSIONS):  # "--csv *.zip" would overwrite the first of them
+        raise UserError(f"--csv writes a table, but {args.csv} is a submission; give a name that ends in .csv.")
     with whole_file(args.csv) if args.csv else contextlib.nullcontext() as table:  # fails early if not writable
         results = judge_all(args.paths, Options(args.timeout, args.strict, args.run, jobs), args.json)
         if table:

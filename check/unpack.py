@@ -26,12 +26,12 @@ def copy_submission(path, target):
     if path.is_dir():
         copy_folder(path, target)
         return target
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} does not exist.")
-    if path.suffix.lower() == ".zip":
+    if path.suffix.lower() == ".zip" and path.is_file():
         unpack(path, target)
         return target
-    if path.suffix.lower() not in (".py", ".ipynb"):
+    if path.suffix.lower() not in (".py", ".ipynb") or not path.is_file():
         raise UserError(f"{path} is not a .py file, a notebook, a folder or a zip.")
     copy_neighbours(path, target)
     return target / path.name

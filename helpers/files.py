@@ -23,9 +23,12 @@ def whole_file(path):
 
     If the block fails, `path` stays as it is. If `path` is a symbolic link, the link stays, and the file that it leads
     to is replaced. A pipe or a device, such as /dev/stdout, gets the content at the end of the block.
+    Raises PermissionError if the file is write-protected.
     """
     path = Path(path)
     target = follow_links(path)
+    if target.is_file() and not os.access(target, os.W_OK):  # os.replace would ignore the write protection
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     # The temporary file is in the folder of the target, because os.replace is atomic only within a disk.
     folder = Path(tempfile.gettempdir()) if is_stream(target) else target.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,7 @@ def cached_arrays(cache_dir, name, key, names, make):
     try:
         with np.load(path, allow_pickle=False) as arrays:  # the file is a zip, so each array has a checksum
             return {array: arrays[array] for array in names}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except Exception:  # a damaged file can fail in many ways
         print(f"{path} is damaged; computing it again", file=sys.stderr)

@@ -19,14 +19,15 @@ def run_parser(presets, commands):
                         "shown below)")
     parser.add_argument("--sample", dest="preset", action="store_const", const="sample",
                         help="train on the 312 invented reviews that come with the project")
-    parser.add_argument("--models", metavar="FILE", type=user_path, help="train the network of another models.py")
+    parser.add_argument("--models", type=user_path, metavar="FILE", help="train the network of another models.py")
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=42, help="seed of numpy and torch (default: 42)")
     interrupted = parser.add_mutually_exclusive_group()
     interrupted.add_argument("--resume", action="store_true", help="continue an interrupted run")
     interrupted.add_argument("--overwrite", action="store_true", help="start a new run in place of an interrupted one")
     parser.add_argument("--runs-dir", type=user_path, default="runs",
                         help="folder for the results of runs (default: runs)")
-    parser.add_argument("--name", help="name of the run, whose results go to RUNS_DIR/NAME (default: the preset)")
+    parser.add_argument("--name", type=user_path,
+                        help="name of the run, whose results go to RUNS_DIR/NAME (default: the preset)")
     return parser
 
 

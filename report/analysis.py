@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from check.loops import MASK, SHAPES, attention_oracle, norm_oracle
-from helpers.cli import Parser, UserError, run_command
+from helpers.cli import Parser, UserError, run_command, user_path
 from helpers.files import write_text
 from models import MyLayerNorm, MySelfAttention
 from report.runs import ANALYSIS, METRICS, read_json
@@ -104,13 +104,13 @@ def numerical_gradient(function, tensor, step=1e-6):
 
 def main():
     parser = Parser(description="Write the analysis of the reference report.")
-    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run of the required setting")
+    parser.add_argument("--run", type=user_path, required=True, help="folder of a finished run of the required setting")
     args = parser.parse_args()
-    metrics = read_json(args.run / "metrics.json", METRICS)
+    metrics = read_json(Path(args.run, "metrics.json"), METRICS)
     if metrics["data"] != "IMDB" or metrics["settings"] != asdict(REQUIRED):
         raise UserError(f"{args.run} is not a run of the required setting on IMDB; give another folder with --run.")
     seed = metrics["seed"]
-    analysis = read_json(args.run / "analysis.json", ANALYSIS)
+    analysis = read_json(Path(args.run, "analysis.json"), ANALYSIS)
     content = {"seed": seed, **analysis, "layers": layer_differences()}
     write_text(RESULT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"report/results/analysis.json: seed {seed}")

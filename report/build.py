@@ -10,6 +10,7 @@ The same runs and notes give the same bytes. The PDF's keywords hold a digest of
 import hashlib
 import io
 import json
+import logging
 from pathlib import Path
 
 import pypdf
@@ -67,6 +68,7 @@ def render(content, author=None, notes=None):
 
 def count_pages(pdf):
     """Return how many pages a PDF has. Raises UserError if it is not a PDF."""
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs what is damaged; our sentence follows
     try:
         return len(pypdf.PdfReader(io.BytesIO(pdf)).pages)
     except Exception as error:  # pypdf's errors for damaged files are many

@@ -35,7 +35,8 @@ def runs_content(folder, allow_substitutes=False):
     groups = group_runs(runs)
     sentences = read_sentences(folder / "gpt2" / "gpt2_sentences.json")
     if not groups and sentences is None:
-        raise UserError(f"{folder} holds no finished run; train first: {RUN['required']}.")
+        raise UserError(f"{folder} holds no finished run; train first ({RUN['required']}), or give the folder that "
+                        "holds your runs with --runs.")
     of_imdb = [group for group in groups if group["data"] == "IMDB"]
     required, bonus = choose_imdb(of_imdb) if of_imdb else choose_sample(groups)
     content = make_content(required, [bonus] if bonus else [], sentences)

@@ -53,7 +53,7 @@ def needs_system_fonts(text, what):
     missing = missing_characters(text, ignore_system_fonts=False)
     for character in missing:
         if not character.isprintable():
-            raise UserError(f"{what} has the character U+{ord(character):04X}, which cannot be printed; remove it.")
+            raise UserError(f"the character U+{ord(character):04X} in {what} cannot be printed; remove it.")
     if missing:
         raise UserError(f"no font on this machine has {' '.join(missing)}, which is in {what}; install the font "
                         f"{suggest_font(missing[0])}, or write it in other letters.")

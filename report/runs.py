@@ -16,12 +16,11 @@ def read_json(path, keys):
     """Return the dict in a file. Raises UserError if it is damaged or lacks one of `keys`."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        missing = [key for key in keys if key not in content]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the command that writes it again.") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); run the command that writes it again.") from error
-    if not isinstance(content, dict) or missing:
+    if not isinstance(content, dict) or not content.keys() >= set(keys):
         raise UserError(f"{path} is damaged or of another version; run the command that writes it again.")
     return content
 

@@ -86,6 +86,19 @@ def check_imports(product):
             if module.partition(".")[0] not in allowed:
                 raise UserError(f"{name}, line {line}, imports {module}, which the exercise does not allow; remove the "
                                 "import.")
+            if is_missing(module, product):
+                raise UserError(f"{name}, line {line}, imports {module}, whose file is missing; copy it from the "
+                                "repository, or remove the import.")
+
+
+def is_missing(module, product):
+    """Return whether a module of a package of the program has no file: "helpers.cli" or "helpers.cli.Parser"."""
+    package, _, rest = module.partition(".")
+    if f"{package}/__init__.py" not in product or "." not in rest:  # "helpers.cli" may be a name in helpers/__init__.py
+        return False
+    parent = module.rpartition(".")[0]
+    paths = (path.replace(".", "/") + end for path in (module, parent) for end in (".py", "/__init__.py"))
+    return product.keys().isdisjoint(paths)
 
 
 def find_imports(name, source):

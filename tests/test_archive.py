@@ -95,6 +95,7 @@ def test_place_that_does_not_exist_is_refused_and_not_created(monkeypatch, tmp_p
     (["aclImdb_v1 (1).tar.gz", "aclImdb_v1.tar.gz", "aclImdb.zip"], "aclImdb_v1.tar.gz"),
     (["aclImdb_v1 (1).tar.gz", "aclImdb_v1.tar"], "aclImdb_v1.tar"),
     (["aclImdb_v1 copy.tar.gz", "aclImdb_v1-2.tar.gz", "aclImdb_v1.tgz"], "aclImdb_v1.tgz"),
+    (["aclImdb_v1.part.tar.gz", "aclImdb_v1.2.tar.gz", "aclImdb.tar.gz.tmp.gz", "aclImdb_v1.tz2"], "aclImdb_v1.tz2"),
     (["aclImdb_v1.tar.zst", "aclImdb_v1(1).tar.xz"], "aclImdb_v1(1).tar.xz"),
     (["aclImdb_v1.tar.gz.part", "aclImdb_v1.tar.gz.crdownload", "my.tar.gz", "aclImdb_v1.rar"], "aclImdb_v1.rar")])
 def test_official_name_is_preferred_then_names_without_a_mark_of_a_copy(tmp_path, names, first):

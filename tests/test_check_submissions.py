@@ -269,7 +269,8 @@ def test_names_of_other_systems(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "sentence"), [
-    ("models.rar", "is not a .py file, a notebook, a folder or a zip."), ("none.py", "does not exist.")])
+    ("models.rar", "is not a .py file, a notebook, a folder or a zip."), ("none.py", "does not exist."),
+    ("/dev/null", "is not a .py file")])
 def test_other_files_are_refused(tmp_path, name, sentence):
     (tmp_path / "models.rar").touch()
     with pytest.raises(UserError, match=sentence):
@@ -419,12 +420,12 @@ def test_layer_that_cannot_be_judged_shows_with_its_reason():
     assert count_results([result] * 2) == "2 submissions: 0 right, 0 wrong, 2 could not be judged"
 
 
-def test_table_goes_to_the_home_folder_and_a_wrong_place_is_refused_first(tmp_path, monkeypatch):
+def test_table_goes_to_the_home_folder_and_a_wrong_place_or_a_submission_is_refused_first(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     judged = []
     monkeypatch.setattr(command, "judge_submission", lambda path, options: judged.append(path) or {
         "submission": path, "ok": False, "rules": {}, "error": "x"})
-    for table in ("~", "/proc/none/x.csv", "~/x.csv"):
+    for table in ("~", "/proc/none/x.csv", "~/a.ZIP", "~/models.py", "~/x.csv"):
         monkeypatch.setattr(sys, "argv", ["check", "~/a.zip", "b.zip", "--json", f"--csv={table}"])
         with pytest.raises((SystemExit, UserError, OSError)):
             command.main()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import pytest
 from helpers import cli
 from tests.toy import ROOT
 
+PATH_OPTION = re.compile(r'"--([a-z]+-dir|runs?|out|file|name|models|notes|report|csv|explain|weights|pos|neg)"')
+OTHER_KIND = re.compile("action=|type=int")
 SENTENCE = "the archive is damaged; delete it."
 
 
@@ -127,6 +130,16 @@ def test_home_folder_in_a_path(monkeypatch, text, expected):
     cli.add_data_options(parser)
     args = parser.parse_args([f"--data-dir={text}", f"--cache-dir={text}"])
     assert (args.data_dir, args.cache_dir) == (expected, expected)
+
+
+def test_every_option_with_a_path_knows_the_home_folder():
+    folders = ("benchmarks", "check", "helpers", "pretrained", "report")
+    files = [*ROOT.glob("*.py"), *(file for name in folders for file in ROOT.glob(f"{name}/**/*.py"))]
+    sources = "".join(file.read_text(encoding="utf-8") for file in files)
+    starts = re.findall(r'add_argument\(("--[^"]+",[^"]*)', sources)
+    with_path = [start for start in starts if PATH_OPTION.match(start) and not OTHER_KIND.search(start)]
+    assert len(with_path) > 20
+    assert [start for start in with_path if "type=user_path" not in start] == []
 
 
 @pytest.mark.parametrize(("text", "words"), [

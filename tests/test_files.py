@@ -92,6 +92,20 @@ def test_permissions_of_a_file_stay_whatever_the_length_of_its_name(tmp_path, mo
     assert path.stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.parametrize("name", ["table", "link"])
+def test_write_protected_file_stays(tmp_path, monkeypatch, name):
+    path = tmp_path / "table"
+    path.write_text("old")
+    path.chmod(0o444)
+    (tmp_path / "link").symlink_to("table")
+    monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o200))  # root may write all
+    with pytest.raises(PermissionError) as caught:
+        files.write_text(tmp_path / name, "new")
+    assert caught.value.filename == str(tmp_path / name)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["link", "table"]
+
+
 def test_pipe_gets_the_content(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")

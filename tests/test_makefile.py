@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="no make")
 
 PYTHON = """#!/bin/sh
 case "$*" in
-    *version_info*) echo {version} ;;
+    *version_info*) echo a warning; echo {version} ;;
     "-m venv --clear .venv")
         rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python
         printf '#!/bin/sh\\necho "$@" >> installed\\n' > .venv/bin/pip && chmod +x .venv/bin/pip ;;

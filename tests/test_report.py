@@ -282,6 +282,8 @@ def test_nothing_reaches_into_the_margins(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda run: (run / "checkpoint.pt").touch(), "is an unfinished run; continue it with --resume"),
     (lambda run: (run / "metrics.json").write_text('{"data": '), "metrics.json is damaged"),
+    (lambda run: (run / "metrics.json").write_text("[" * 100_000), "metrics.json is damaged"),
+    (lambda run: (run / "metrics.json").write_text("null"), "metrics.json is damaged or of another version"),
     (lambda run: (run / "metrics.json").write_text("[]"), "metrics.json is damaged or of another version"),
     (lambda run: (run / "metrics.json").write_text("{}"), "metrics.json is damaged or of another version"),
     (lambda run: (run / "metrics.json").write_bytes(b"\xff\xfe"), "metrics.json is damaged"),
@@ -343,7 +345,7 @@ def test_name_in_any_script_is_on_the_cover_as_typed(tmp_path, name):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("\u0c85\U0001e900", "no font on this machine has .* the name; install the font Noto Sans "),
-    ("A\x96", "the name has the character U\\+0096, which cannot be printed"),
+    ("A\x96", "the character U\\+0096 in the name cannot be printed"),
     ("A\u0378", r"U\+0378"), ("A\udcff", r"U\+DCFF"), ("A\x07", r"U\+0007")])
 def test_name_that_no_font_has_is_refused(text, message):
     with pytest.raises(UserError, match=message):

@@ -182,6 +182,8 @@ def test_substitutes_are_refused_unless_allowed(call, tmp_path, monkeypatch):
     ("sentiment_analysis.py", "import transformers", "imports transformers"),
     ("helpers/files.py", "import requests", "imports requests"),
     ("new.py", "import report", "imports report"),
+    ("models.py", "from helpers.clli import Parser", "helpers.clli.Parser, whose file is missing"),
+    ("helpers/new.py", "from .data.vocabulary import Vocab", "helpers.data.vocabulary.Vocab, whose file is missing"),
     ("new.py", "if", "not valid Python")])
 def test_imports_that_the_exercise_does_not_allow_are_refused(file, line, message):
     product = product_files(ROOT)

@@ -25,10 +25,12 @@ UNLABELLED_SHA256 = {CONTENT_SHA256: "3bfa5a330331655a513799368dd65b6e08db6e1b26
 SAMPLE_NOTICE = ("SAMPLE results, not IMDB: the network was trained and tested on the 312 invented reviews in "
                  "sample_reviews/.")
 SAMPLE_DIR = Path(__file__).resolve().parents[2] / "sample_reviews"  # in the layout of the extracted archive
-READABLE = (".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".zip")  # endings of archives
+# Endings of the names of archives.
+READABLE = (".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".tb2", ".tz2", ".xz", ".txz", ".lzma", ".zip")
 READABLE_NAMES = ".tar, .tar.gz, .tar.bz2, .tar.xz and .zip"  # what we tell the user
 UNREADABLE = (".zst", ".tzst", ".7z", ".rar", ".lz", ".tlz", ".lz4", ".lzo", ".lrz", ".br", ".z", ".cab")
-PLAIN_NAME = re.compile(r"aclimdb(_v1)?(\.\w+)+")  # not "aclImdb_v1 (1).tar.gz", which may be an incomplete download
+# Not "aclImdb_v1 (1).tar.gz" or "aclImdb_v1.part.tar.gz", which may be incomplete downloads.
+PLAIN_NAME = re.compile(r"aclimdb(_v1)?(\.tar)?\.\w+")
 # The files that are read: reviews and lists of their movies, in any folder. Operating systems add others to archives.
 WANTED = re.compile(r"(?:.*/)?((train|test)/(?:(neg|pos|unsup)/[0-9]+_[0-9]+|urls_(?:neg|pos|unsup))\.txt)")
 LARGEST = 1_000_000_000  # bytes of all files; the real archive holds a fifth of this

@@ -22,6 +22,7 @@ from mingpt.utils import set_seed
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from helpers.cli import user_path
 from helpers.data.archive import find_source, read_files
 from helpers.data.reviews import split_by_movie
 from helpers.files import whole_file, write_text
@@ -193,7 +194,7 @@ def write_results(rows, threads, train_ids, valid_ids):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", default=".data", help="folder with the IMDB archive")
+    parser.add_argument("--data-dir", type=user_path, default=".data", help="folder with the IMDB archive")
     parser.add_argument("--iters", type=int, default=12_000, help="number of training steps")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of threads")
     args = parser.parse_args()
