@@ -109,6 +109,8 @@ def main():
         return
     if not args.runs and (args.name or args.cse or args.id or args.notes or args.allow_substitutes):
         raise UserError("the reference report takes no name and no notes; give the folder of your runs with --runs.")
+    if args.out and not args.out.lower().endswith(".pdf"):
+        raise UserError(f"the report is a PDF; {args.out} needs a name that ends in .pdf.")
     if args.runs:
         pdf, path = runs_report(args, read_author(args)), args.out or Path(args.runs, "report.pdf")
     else:

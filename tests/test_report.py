@@ -313,16 +313,24 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
         report_of(tmp_path)
 
 
-@pytest.mark.parametrize("option", ["--runs", "--notes", "--out"])
-def test_home_folder_is_expanded(call, tmp_path, monkeypatch, option):
+@pytest.mark.parametrize(("option", "name"), [("--runs", "runs"), ("--notes", "notes"), ("--out", "out.pdf")])
+def test_home_folder_is_expanded(call, tmp_path, monkeypatch, option, name):
     """The shell does not expand `--runs=~/x`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
     write_run(tmp_path / "runs" / "required", make_metrics())
     (tmp_path / "notes").write_text("# 5\n\nMine.\n", encoding="utf-8")
-    options = {"--runs": tmp_path / "runs", "--out": tmp_path / "out"} | {option: f"~/{option[2:]}"}
-    code, _, err = call(*(f"{name}={value}" for name, value in options.items()), main=build.main)
-    assert (code, (tmp_path / "out").exists()) == (0, True), err
+    options = {"--runs": tmp_path / "runs", "--out": tmp_path / "out.pdf"} | {option: f"~/{name}"}
+    code, _, err = call(*(f"{key}={value}" for key, value in options.items()), main=build.main)
+    assert (code, (tmp_path / "out.pdf").exists()) == (0, True), err
+
+
+def test_report_does_not_replace_a_file_of_another_kind(call, tmp_path):
+    write_run(tmp_path / "runs" / "required", make_metrics())
+    (tmp_path / "notes.md").write_text("# 5\n\nMine.\n", encoding="utf-8")
+    code, _, err = call("--runs", tmp_path / "runs", "--out", tmp_path / "notes.md", main=build.main)
+    assert (code, "a name that ends in .pdf" in err) == (2, True)
+    assert "Mine." in (tmp_path / "notes.md").read_text(encoding="utf-8")
 
 
 def test_too_many_pages_are_refused(tmp_path):
