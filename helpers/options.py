@@ -1,5 +1,6 @@
 """The options of a training run, besides its settings."""
 
+import argparse
 from pathlib import Path
 
 from helpers.cli import Parser, UserError, add_data_options, number, user_path
@@ -26,9 +27,19 @@ def run_parser(presets, commands):
     interrupted.add_argument("--overwrite", action="store_true", help="start a new run in place of an interrupted one")
     parser.add_argument("--runs-dir", type=user_path, default="runs",
                         help="folder for the results of runs (default: runs)")
-    parser.add_argument("--name", type=user_path,
+    parser.add_argument("--name", type=run_name,
                         help="name of the run, whose results go to RUNS_DIR/NAME (default: the preset)")
     return parser
+
+
+def run_name(text):
+    """Return the name of a run: an `argparse` type.
+
+    A path is refused, because the report would not find the results.
+    """
+    if text in ("", ".", "..") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a folder; choose its place with --runs-dir")
+    return text
 
 
 def refuse_options(args, settings):

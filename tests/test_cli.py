@@ -12,7 +12,7 @@ import pytest
 from helpers import cli
 from tests.toy import ROOT
 
-PATH_OPTION = re.compile(r'"--([a-z]+-dir|runs?|out|file|name|models|notes|report|csv|explain|weights|pos|neg)"')
+PATH_OPTION = re.compile(r'"--([a-z]+-dir|runs?|out|file|models|notes|report|csv|explain|weights|pos|neg)"')
 OTHER_KIND = re.compile("action=|type=int")
 SENTENCE = "the archive is damaged; delete it."
 

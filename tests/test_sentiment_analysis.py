@@ -210,8 +210,9 @@ def test_help_shows_every_default(call):
     "--blocks 0", "--blocks -1", "--blocks 1.5", "--blocks many", "--epochs 0", "--batch-size 0", "--max-len 0",
     "--min-freq 0", "--lr 0", "--lr=-1e-4", "--lr nan", "--lr inf", "--lr fast", "--dropout 1", "--dropout=-0.1",
     "--dropout nan", "--glove-dim 51", "--glove-dim fifty", "--device abacus", "--preset best", "--seed x", "--seed=-1",
-    "--seed 4294967296", "--no-such-option", "stray", "evaluate", "evaluate --run r --lr 1", "--lr 1 predict x",
-    "--data-dir foo evaluate --run r", "--sample evaluate --run r", "predict x --data-dir foo"])
+    "--seed 4294967296", "--name ..", "--name a/b", "--name=", "--no-such-option", "stray", "evaluate",
+    "evaluate --run r --lr 1", "--lr 1 predict x", "--data-dir foo evaluate --run r", "--sample evaluate --run r",
+    "predict x --data-dir foo"])
 def test_bad_option_is_refused_before_anything_is_read(call, started, monkeypatch, tmp_path, options):
     def read(*args, **options):
         raise AssertionError("went on")

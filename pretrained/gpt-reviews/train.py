@@ -7,7 +7,6 @@ Writes a Hugging Face GPT-2 folder (config.json, model.safetensors in float16, v
 `runs/gpt-reviews/`; an interrupted run continues from there.
 """
 
-import argparse
 import json
 import math
 import time
@@ -22,7 +21,7 @@ from mingpt.utils import set_seed
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from helpers.cli import user_path
+from helpers.cli import Parser, run_command, user_path
 from helpers.data.archive import find_source, read_files
 from helpers.data.reviews import split_by_movie
 from helpers.files import whole_file, write_text
@@ -147,7 +146,7 @@ class Progress:
         self.first, self.seconds_before, self.rows = 0, 0.0, []
         if STATE.exists():
             self.load(trainer)
-        self.started = time.time()
+        self.started = time.perf_counter()
 
     def load(self, trainer):
         """Continue an interrupted run."""
@@ -171,7 +170,7 @@ class Progress:
     def save(self, trainer, step):
         """Validate, print a line, and save the state of the training."""
         tokens = step * trainer.config.batch_size * SIZES["block_size"]
-        seconds = self.seconds_before + time.time() - self.started
+        seconds = self.seconds_before + time.perf_counter() - self.started
         valid_loss = validation_loss(trainer.model, self.valid_ids, SIZES["block_size"])
         self.rows.append([step, tokens, trainer.loss.item(), valid_loss, seconds])
         print("step {} tokens {} train {:.4f} valid {:.4f} seconds {:.0f}".format(*self.rows[-1]), flush=True)
@@ -193,7 +192,7 @@ def write_results(rows, threads, train_ids, valid_ids):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", type=user_path, default=".data", help="folder with the IMDB archive")
     parser.add_argument("--iters", type=int, default=12_000, help="number of training steps")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of threads")
@@ -216,4 +215,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
