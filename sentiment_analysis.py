@@ -189,8 +189,8 @@ def train(settings, source, folder, cache_dir=".cache", device="auto", seed=42, 
 def test(predictor, data, source, folder, metrics):
     """Add the test metrics to `metrics`. Store the network in `folder`, unless it comes from another models.py."""
     logits = predict_logits(predictor.model, data.test_loader, "test")
-    metrics["test"] = evaluate.compute_metrics(logits, data.test_set.labels)
     if metrics["models"]:
+        metrics["test"] = evaluate.compute_metrics(logits, data.test_set.labels)
         remove_model(folder)
     else:
         metrics |= store_model(predictor, data, source, logits, folder)

@@ -50,11 +50,11 @@ def find_network(target, shown):
     files = with_network or [*with_layers]
     if len(files) != 1:
         raise UserError(f"{shown} needs one file that defines {NETWORK}, or {' and '.join(CLASSES)}")
-    source = sources[files[0]]
-    if not source.is_notebook:
+    if files[0].suffix.lower() != ".ipynb":  # also an exported notebook, of which --models selects what is needed
         return files[0]
     path = files[0].with_name(EXTRACTED)
-    path.write_text(ast.unparse(select_needed(source.tree, [*CLASSES, NETWORK])), encoding="utf-8")
+    needed = select_needed(sources[files[0]].tree, [*CLASSES, NETWORK])
+    path.write_text(ast.unparse(needed), encoding="utf-8")
     return path
 
 

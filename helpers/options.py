@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from helpers.cli import Parser, UserError, add_data_options, number, user_path
+from helpers.solution import check_file
 
 
 def run_parser(presets, commands):
@@ -46,5 +47,5 @@ def refuse_options(args, settings):
     """Raise UserError if options do not fit together, before anything is downloaded."""
     if args.models and settings.bonus:
         raise UserError("--models trains without the bonus; leave out --preset, or use --preset required.")
-    if args.models and not Path(args.models).is_file():
-        raise UserError(f"cannot open {args.models}: give the path of a models.py with --models.")
+    if args.models:
+        check_file(args.models)

@@ -22,13 +22,18 @@ LAYERS = ("MySelfAttention", "MyLayerNorm")
 NETWORK = "MyTransformer"
 
 
+def check_file(path):
+    """Raise UserError unless `path` is a Python file."""
+    if not Path(path).is_file():
+        raise UserError(f"cannot open {path}: give the path of a models.py with --models.")
+    if Path(path).suffix != ".py":
+        raise UserError(f"{path} is not a Python file; give the path of a models.py with --models.")
+
+
 def load_module(path):
     """Import a Python file. Raises UserError if it cannot be imported or lacks one of the two layers."""
     path = Path(path).resolve()
-    if not path.is_file():
-        raise UserError(f"cannot open {path}: give the path of a models.py with --models.")
-    if path.suffix != ".py":
-        raise UserError(f"{path} is not a Python file; give the path of a models.py with --models.")
+    check_file(path)
     source = read_source(path, path)
     # The cells of an exported notebook train; only what the network needs is run.
     tree = select_needed(source.tree, [*LAYERS, NETWORK]) if source.is_notebook else source.tree

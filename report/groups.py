@@ -66,9 +66,9 @@ def describe_training(all_metrics, cpu):
 def describe_other(run):
     """Return the facts about a run of a network from another file (`--models`)."""
     metrics = run["metrics"]
+    test_accuracy, valid_accuracy = metrics["test"]["accuracy"], metrics["epochs"][-1]["valid_accuracy"]
     return {"names": [run["name"]], "network": Path(metrics["models"]).name, "preset": None, "data": metrics["data"],
-            "test_accuracy": mean_and_sd([metrics["test"]["accuracy"]]),
-            "valid_accuracy": mean_and_sd([metrics["epochs"][-1]["valid_accuracy"]])}
+            "test_accuracy": mean_and_sd([test_accuracy]), "valid_accuracy": mean_and_sd([valid_accuracy])}
 
 
 def find_preset(metrics):

@@ -199,7 +199,9 @@ def main():
     path = Path(f"ex5_{author['id']}.zip")
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
-    print(f"{path}: README, {len(product_files(ROOT))} .py files and report.pdf ({count_pages(pdf)} pages), "
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        number = sum(name.endswith(".py") for name in archive.namelist())
+    print(f"{path}: README, {number} .py files and report.pdf ({count_pages(pdf)} pages), "
           f"handed in by {author['name']}, {author['cse']}, {author['id']}")
 
 

@@ -50,11 +50,11 @@ def render(explanation):
     strongest = max(np.abs(explanation.effects).max(), FAINTEST)
     answer = {"label": label, "probability": f"{probability:.1%}", "logit": signed(explanation.logit.item()),
               "positive": f"{explanation.logit.sigmoid():.1%}", "strongest": f"{strongest:.2f}"}
-    return PAGE.substitute(
-        answer, warnings="\n".join(warnings(explanation, probability)), marks=describe_marks(explanation),
-        words=marked_words(explanation, strongest), blocks=block_chooser(explanation),
-        ngrams=ngram_tables(explanation.ngrams), facts=facts(explanation), data=data_of_script(explanation),
-        style=STYLE, script=SCRIPT, script_hash=SCRIPT_HASH)
+    content = {"warnings": "\n".join(warnings(explanation, probability)), "marks": describe_marks(explanation),
+               "words": marked_words(explanation, strongest), "blocks": block_chooser(explanation),
+               "ngrams": ngram_tables(explanation.ngrams), "facts": facts(explanation)}
+    script = {"data": data_of_script(explanation), "script": SCRIPT, "script_hash": SCRIPT_HASH}
+    return PAGE.substitute(answer | content | script, style=STYLE)
 
 
 def warnings(explanation, probability):
@@ -167,13 +167,10 @@ def facts(explanation):
     """Return HTML with facts about the network and about what it reads of the text."""
     network, settings = explanation.network, explanation.network.settings
     count, num_read = len(explanation.words), len(explanation.read)
-    lines = {
-        "Network": f"{network.name}: blocks {settings['blocks']}, epochs {settings['epochs']}, "
-                   f"learning rate {settings['lr']:g}",
-        "Trained on": network.trained_on,
-        "Tokens": f"{num_read:,} of {count:,} read" if is_cut(explanation) else f"all {count:,} read",
-        "Unknown words": unknown_words(explanation),
-    }
+    training = f"blocks {settings['blocks']}, epochs {settings['epochs']}, learning rate {settings['lr']:g}"
+    tokens = f"{num_read:,} of {count:,} read" if is_cut(explanation) else f"all {count:,} read"
+    lines = {"Network": f"{network.name}: {training}", "Trained on": network.trained_on, "Tokens": tokens,
+             "Unknown words": unknown_words(explanation)}
     return "\n".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in lines.items())
 
 
