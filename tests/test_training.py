@@ -1,0 +1,282 @@
+"""Options, the training loop, resuming and leaks, compared with plain loops and with uninterrupted runs."""
+
+import argparse
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+import sentiment_analysis
+from helpers import UserError, imdb
+from helpers.batches import BucketLoader, ReviewSet
+from helpers.imdb import LABELLED, UNLABELLED, read_reviews, select, split_train_val
+from helpers.predictor import Predictor, make_pipeline
+from sentiment_analysis import compute_metrics, load_imdb_data, parse_args, set_seed, settings_of, train_epoch
+from tests.toy import SMALL, BagOfWords, losses_of, random_reviews, read_json, toy_vocab, words_of
+
+# Options
+
+EXERCISE = {"blocks": 1, "epochs": 5, "lr": 1e-4, "batch_size": 32, "max_len": 500, "dropout": 0.1, "freeze": False,
+            "min_freq": 10, "glove_dim": 50, "valid_share": 0.2, "bonus": None}
+BONUS = EXERCISE | {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05, "bonus": {"unlabelled": False}}
+
+
+@pytest.mark.parametrize(("options", "settings", "folder"), [
+    ("", EXERCISE, "required"),
+    ("--sample", EXERCISE | {"epochs": 20, "lr": 1e-3, "batch_size": 16, "min_freq": 2}, "sample"),
+    ("--preset bonus", BONUS, "bonus"),
+    ("--preset bonus-unsup", BONUS | {"epochs": 8, "bonus": {"unlabelled": True}}, "bonus-unsup"),
+    ("--blocks 2 --epochs 10", EXERCISE | {"blocks": 2, "epochs": 10}, "required-blocks2-epochs10"),
+    ("--preset bonus --lr 0.001 --freeze --seed 7", BONUS | {"freeze": True}, "bonus-freeze-seed7")])
+def test_presets_and_options_that_differ_name_the_folder(options, settings, folder):
+    args = parse_args(options.split())
+    assert settings_of(args) == settings
+    assert args.out.as_posix() == f"runs/{folder}"
+    assert parse_args([*options.split(), "--out", "mine"]).out.as_posix() == "mine"
+
+
+@pytest.mark.parametrize("options", ["--sample --data-dir x", "--lr 0", "--dropout 1", "--glove-dim 51"])
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(SystemExit) as caught:
+        parse_args(options.split())
+    assert caught.value.code == 2
+
+
+@pytest.fixture(scope="module")
+def fallback_run(tmp_path_factory):
+    """The folder and the printed lines of a run without network and without data: it trains on the sample."""
+    out = tmp_path_factory.mktemp("fallback")
+    options = ["--epochs", "3", "--out", str(out), "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch, pytest.MonkeyPatch.context() as printed:
+        lines = []
+        patch.chdir(tmp_path_factory.mktemp("empty"))
+        patch.setattr(imdb, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
+        patch.setattr("sys.argv", ["sentiment_analysis.py", *options])
+        printed.setattr("builtins.print", lambda line, **_: lines.append(line))
+        sentiment_analysis.main()
+    return out, lines
+
+
+def test_without_network_the_sample_is_trained_on_and_the_last_line_says_so(fallback_run):
+    out, lines = fallback_run
+    metrics = read_json(out / "metrics.json")
+    assert "127.0.0.1" in lines[0]
+    assert lines[-1].startswith("SAMPLE")
+    assert metrics["data"] == "SAMPLE"
+    assert metrics["settings"] == EXERCISE | {"epochs": 3, "lr": 1e-3, "batch_size": 16, "min_freq": 2}
+
+
+def test_finished_run_leaves_its_results_and_has_learned(fallback_run):
+    out, _ = fallback_run
+    assert sorted(path.name for path in out.iterdir()) == ["loss.png", "metrics.json", "model.pt"]
+    metrics = read_json(out / "metrics.json")
+    assert {"data", "seed", "words", "settings", "device", "threads", "versions", "epochs", "calibration", "test",
+            "seconds", "date"} == set(metrics)
+    losses = [epoch["train_loss"] for epoch in metrics["epochs"]]
+    assert losses[2] < losses[0] - 0.02
+
+
+# The loop
+
+
+def test_epoch_of_training_is_the_plain_loop():
+    """The loss of an epoch is the mean over its reviews. The learning rate changes with every step."""
+    labels = [1, 0, 1, 0, 0]
+    review_set = ReviewSet(random_reviews([5, 9, 2, 7, 8], labels), toy_vocab(), 9)
+    model = BagOfWords(review_set.vocab).eval()
+    expected, losses = copy.deepcopy(model).train(), []
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+    set_seed(1)
+    mean = train_epoch(model, BucketLoader(review_set, 2), optimizer, ExponentialLR(optimizer, 0.5), "")
+    set_seed(1)
+    plain = torch.optim.Adam(expected.parameters(), lr=0.1)
+    for step, (ids, targets) in enumerate(BucketLoader(review_set, 2)):
+        plain.param_groups[0]["lr"] = 0.1 * 0.5**step
+        probabilities = torch.sigmoid(expected(ids)[:, 0])
+        of_reviews = -torch.log(torch.where(targets > 0, probabilities, 1 - probabilities))
+        losses += of_reviews.tolist()
+        plain.zero_grad()
+        of_reviews.mean().backward()
+        plain.step()
+    assert mean == pytest.approx(np.mean(losses))
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, expected.get_parameter(name))
+
+
+def test_metrics_are_those_of_sklearn():
+    logits, labels = torch.randn(50), torch.randint(0, 2, (50,)).float()
+    metrics = compute_metrics(logits, labels)
+    assert metrics["loss"] == pytest.approx(log_loss(labels, torch.sigmoid(logits).double()), rel=1e-5)
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, logits > 0))
+    assert metrics["confusion"] == confusion_matrix(labels, logits > 0).tolist()
+
+
+def one_cycle_rates(peak, steps):
+    """Return the learning rate of each step: up along a cosine for 30 % of the steps, then down."""
+    phase = np.interp(np.arange(steps), [0, 0.3 * steps - 1, steps - 1], [0, 1, 2])
+    lowest = np.where(phase < 1, peak / 25, peak / 25 / 10_000)
+    return lowest + (peak - lowest) * (1 - np.cos(np.pi * phase)) / 2
+
+
+@pytest.mark.parametrize("preset", ["required", "bonus"])
+def test_run_follows_its_settings_and_validates_on_validation_reviews(train_toy, toy_imdb, tmp_path, preset):
+    rates = []
+
+    def record(optimizer, *_):
+        if isinstance(optimizer, torch.optim.Adam):
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    hook = register_optimizer_step_pre_hook(record)
+    options = "--preset", preset, "--blocks", "2"
+    folder = train_toy(tmp_path / "run", *options)
+    hook.remove()
+    metrics, predictor = read_json(folder / "metrics.json"), Predictor.load(folder / "model.pt")
+    args = parse_args([*SMALL, *options, "--data-dir", str(toy_imdb)])
+    data = load_imdb_data(args, make_pipeline(settings_of(args)))
+    steps = 2 * len(data.train_loader)
+    assert rates[-steps:] == pytest.approx(one_cycle_rates(0.01, steps) if preset == "bonus" else [0.01] * steps)
+    assert len(predictor.model.blocks) == 2
+
+    calibration, predictor.calibration = predictor.calibration, (0.0, 0.0, 0.0)
+    for review_set, found in ((data.valid_set, metrics["epochs"][-1]["valid_loss"]),
+                              (data.test_set, metrics["test"]["loss"])):
+        logits, labels = predictor.logits(review_set.reviews), torch.from_numpy(review_set.reviews.labels).float()
+        assert found == pytest.approx(F.binary_cross_entropy_with_logits(logits, labels).item(), rel=1e-4)
+    predictor.calibrate(data.valid_set.reviews)
+    assert metrics["calibration"] == calibration == pytest.approx(predictor.calibration, rel=1e-3)
+
+
+# Interrupted and diverging runs
+
+
+def stopped_in_epoch(number, action):
+    """Return a patch under which epoch `number` calls `action` with the network instead of training it."""
+    def train_epoch_or_stop(model, loader, optimizer, scheduler, title):
+        if title == f"epoch {number}":
+            action(model)
+        return train_epoch(model, loader, optimizer, scheduler, title)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(sentiment_analysis, "train_epoch", train_epoch_or_stop)
+    return patch
+
+
+def press_ctrl_c(model):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("preset", ["required", "bonus"])
+def test_resumed_run_ends_as_the_uninterrupted_one(train_toy, tmp_path, preset):
+    options = "--preset", preset, "--epochs", 3, "--dropout", 0.5
+    whole = train_toy(tmp_path / "whole", *options)
+    patch = stopped_in_epoch(3, press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path / "mine", *options)
+    patch.undo()
+    with pytest.raises(UserError, match="--resume"):
+        train_toy(tmp_path / "mine", *options)
+    for name, value in ("seed", 7), ("lr", 0.02):
+        with pytest.raises(UserError, match=rf"other .*\b{name}\b"):
+            train_toy(tmp_path / "mine", *options, f"--{name}", value, "--resume")
+    mine = train_toy(tmp_path / "mine", *options, "--resume")
+    before, after = (read_json(folder / "metrics.json") for folder in (whole, mine))
+    assert losses_of(after) == losses_of(before)
+    assert (after["test"], after["calibration"]) == (before["test"], before["calibration"])
+    weights, expected = (torch.load(folder / "model.pt")["weights"] for folder in (mine, whole))
+    assert all(tensor.equal(weights[name]) for name, tensor in expected.items())
+    assert not (mine / "checkpoint.pt").exists()
+
+
+def test_diverging_run_is_one_sentence(train_toy, tmp_path):
+    with pytest.raises(UserError, match="diverged.*--lr"):
+        train_toy(tmp_path / "mine", "--lr", 1e30)
+
+    def spoil(model):
+        next(parameter for parameter in model.parameters() if parameter.requires_grad).data.fill_(torch.nan)
+
+    patch = stopped_in_epoch(2, spoil)
+    with pytest.raises(UserError, match="nan"):
+        train_toy(tmp_path / "other")
+    patch.undo()
+    resumed = train_toy(tmp_path / "other", "--resume")  # from the last good epoch
+    assert len(read_json(resumed / "metrics.json")["epochs"]) == 2
+
+
+# Leaks: change what must not be seen, and compare what training sees before and after.
+
+
+@pytest.fixture
+def reviews(toy_imdb):
+    return read_reviews(toy_imdb, LABELLED | UNLABELLED)
+
+
+def learn(reviews, preset, cache):
+    """Fit a preset to `Reviews`, in place of those of an archive; return the pipeline and the data."""
+    if preset != "bonus-unsup":
+        reviews = select(reviews, reviews.labels >= 0)
+    args = parse_args(f"--preset {preset} --min-freq 2 --max-len 25 --device cpu --cache-dir {cache}".split())
+    args = argparse.Namespace(**vars(args) | {"valid_share": 0.3, "data_dir": imdb.SAMPLE})
+    pipeline = make_pipeline(settings_of(args))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentiment_analysis, "load_reviews", lambda *_: reviews)
+        return pipeline, load_imdb_data(args, pipeline)
+
+
+def reverse_labels(reviews, chosen):
+    return replace(reviews, labels=np.where(chosen & (reviews.labels >= 0), 1 - reviews.labels, reviews.labels))
+
+
+def replace_texts(reviews, chosen):
+    """Return the reviews, where the text of each chosen one is all words."""
+    texts = np.split(reviews.tokens, reviews.starts[1:-1])
+    for i in np.flatnonzero(chosen):
+        texts[i] = np.arange(len(reviews.words), dtype=np.int32)
+    return replace(reviews, tokens=np.concatenate(texts), starts=np.cumsum([0, *map(len, texts)]))
+
+
+def what_training_sees(pipeline, data):
+    """Return the vocabulary, and the batches of a pass and the region embeddings as a list of tensors."""
+    np.random.seed(0)
+    seen = [tensor for batch in data.train_loader for tensor in batch]
+    for embedding in getattr(pipeline, "embeddings", []):
+        seen += embedding.state_dict().values()
+    return data.vocab.itos, seen
+
+
+@pytest.mark.parametrize("preset", ["required", "bonus-unsup"])
+def test_training_knows_nothing_of_validation_and_test_reviews(reviews, tmp_path, preset):
+    pipeline, data = learn(reviews, preset, tmp_path / "a")
+    set_seed(42)
+    is_train, is_valid = split_train_val(reviews, 0.3)
+    for review_set, part in ((data.train_set, is_train), (data.valid_set, is_valid), (data.test_set, reviews.test)):
+        assert words_of(review_set.reviews) == words_of(select(reviews, part))
+    assert (data.valid_loader.dataset, data.test_loader.dataset) == (data.valid_set, data.test_set)
+    words, seen = what_training_sees(pipeline, data)
+    is_hidden = is_valid | reviews.test
+    others = reverse_labels(replace_texts(reviews, is_hidden), is_hidden)
+    other_words, other_seen = what_training_sees(*learn(others, preset, tmp_path / "b"))
+    assert words == other_words
+    assert all(map(torch.equal, seen, other_seen))
+    assert len(seen) == len(other_seen)
+
+
+def test_labels_of_a_film_do_not_reach_the_channels_of_its_reviews(reviews, tmp_path):
+    """The labels of fold 0 are reversed. Channels are divided by their deviation, which knows all labels."""
+    pipeline, data = learn(reviews, "bonus-unsup", tmp_path / "a")
+    in_fold = pipeline.folds == 0
+    films = data.train_set.reviews.movies[in_fold]
+    assert set(pipeline.folds) == set(range(5))
+    assert not set(films) & set(data.train_set.reviews.movies[~in_fold])
+    others = reverse_labels(reviews, np.isin(reviews.movies, films))
+    other_pipeline, other_data = learn(others, "bonus-unsup", tmp_path / "b")
+    before = data.train_set.channels[:-1] * torch.from_numpy(pipeline.table.scale)
+    after = other_data.train_set.channels[:-1] * torch.from_numpy(other_pipeline.table.scale)
+    of_fold = torch.from_numpy(np.repeat(in_fold, data.train_set.lengths))
+    torch.testing.assert_close(after[of_fold], before[of_fold], atol=5e-3, rtol=5e-3)
+    assert (after[~of_fold] - before[~of_fold]).abs().max() > 0.1
