@@ -13,7 +13,6 @@ from helpers import UserError, keep_freed_memory, run  # before torch
 # isort: split
 import argparse
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -38,11 +37,11 @@ from helpers.predictor import Predictor, make_pipeline, models_text
 BONUS = {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05}
 PRESETS = {  # what differs from the settings of the exercise, which are the defaults of the options
     "required": {},
+    "sample": {"data_dir": SAMPLE, "epochs": 20, "lr": 1e-3, "batch_size": 16, "min_freq": 2},
     "bonus": BONUS | {"epochs": 5, "bonus": {"unlabelled": False}},
     "bonus-unsup": BONUS | {"epochs": 8, "bonus": {"unlabelled": True}},
 }
-SAMPLE_SETTINGS = {"epochs": 20, "lr": 1e-3, "batch_size": 16, "min_freq": 2}
-NOT_SETTINGS = {"preset", "sample", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
+NOT_SETTINGS = {"preset", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
 
 
 def make_parser():
@@ -51,6 +50,7 @@ def make_parser():
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="required", help="named settings, which single options override")
+    add("--sample", dest="preset", action="store_const", const="sample", help="train on the 312 bundled reviews")
     add("--blocks", type=int, default=1, help="transformer blocks")
     add("--epochs", type=int, default=5, help="passes over the training reviews")
     add("--lr", type=float, default=1e-4, help="learning rate of Adam; in the bonus, its peak")
@@ -61,11 +61,10 @@ def make_parser():
     add("--min-freq", type=int, default=10, help="minimum count of a word in the vocabulary")
     add("--glove-dim", type=int, default=50, choices=[50, 100, 200, 300], help="features of a word vector")
     add("--seed", type=int, default=42, help="seed of numpy and torch")
-    add("--sample", action="store_true", help="train on the 312 bundled reviews, with settings for them")
     add("--data-dir", default=DATA_DIR, help="the IMDB archive, its folder, or the extracted data")
     add("--cache-dir", default=".cache", help="folder for cached results")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    add("--out", default=argparse.SUPPRESS, help="folder for the results (default: runs/PRESET and changed settings)")
+    add("--out", help="folder for the results; without it, runs/ and a name from the preset and changed settings")
     add("--resume", action="store_true", help="continue an interrupted run")
     parser.set_defaults(valid_share=0.2, bonus=None)
     return parser
@@ -74,35 +73,36 @@ def make_parser():
 def parse_args(argv=None):
     """Return the options of a run. Those that are not in NOT_SETTINGS are its settings."""
     parser = make_parser()
+    parser.set_defaults(**PRESETS[parser.parse_args(argv).preset])
     args = parser.parse_args(argv)
-    parser.set_defaults(**(SAMPLE_SETTINGS if args.sample else PRESETS[args.preset]))
-    args = parser.parse_args(argv)
-    if args.sample and args.data_dir != DATA_DIR:
+    if args.preset == "sample" and args.data_dir != SAMPLE:
         parser.error("--sample trains on the bundled reviews; leave out --data-dir")
-    if args.sample:
-        args.data_dir = SAMPLE
     if min(args.blocks, args.epochs, args.lr, args.batch_size, args.max_len, args.min_freq) <= 0:
         parser.error("--blocks, --epochs, --lr, --batch-size, --max-len and --min-freq must be above 0")
     if not 0 <= args.dropout < 1 or not 0 <= args.seed < 2**32:
         parser.error("--dropout must be from 0 to below 1, and --seed from 0 to 4294967295")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device; leave out --device")
-    taken = make_pipeline(settings_of(args)).settings
-    changed = {name: value for name, value in {**settings_of(args), "seed": args.seed}.items()
-               if value != parser.get_default(name)}
+    changed = [name for name, value in settings_of(args).items() if value != parser.get_default(name)]
+    used = make_pipeline(settings_of(args)).settings
     for name in changed:
-        if name in taken and taken[name] is None:
+        if used[name] is None:
             parser.error(f"the network in models.py has no argument {name}; leave out --{name}")
-    args.out = Path(vars(args).get("out") or default_folder(args, changed))
+    if args.out is None:
+        args.out = default_folder(args, changed)
+    args.out = Path(args.out)
     return args
 
 
 def default_folder(args, changed):
-    """Return the folder of a run: `runs/`, its preset, and the settings that differ from the preset."""
-    parts = ["sample" if args.sample else args.preset]
-    if is_sample(args.data_dir) and not args.sample:
+    """Return the folder of a run: its preset and the settings that differ from it, so that runs do not mix."""
+    parts = [args.preset]
+    if is_sample(args.data_dir) and args.preset != "sample":
         parts.append("on-sample")
-    for name, value in changed.items():
+    if args.seed != 42:
+        parts.append(f"seed{args.seed}")
+    for name in changed:
+        value = getattr(args, name)
         parts.append(name.replace("_", "-") + ("" if value is True else str(value)))
     return "runs/" + "-".join(parts)
 
@@ -194,16 +194,10 @@ def run_epoch(epoch, model, data, optimizer, scheduler):
             "seconds": seconds}
 
 
-def digest(text):
-    """Return the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def identity_of_run(args, pipeline, data):
     """Return what must be equal for a run to continue another: a dict of JSON values."""
-    return pipeline.settings | {
-        "seed": args.seed, "device": args.device, "models.py": digest(models_text()),
-        "vocabulary": digest("\0".join(data.vocab.itos)), "reviews": identity_of(data.train_set.reviews)}
+    return pipeline.settings | {"seed": args.seed, "device": args.device, "models.py": models_text(),
+                                "vocabulary": data.vocab.itos, "reviews": identity_of(data.train_set.reviews)}
 
 
 def save_checkpoint(path, identity, metrics, parts):
@@ -221,10 +215,9 @@ def load_checkpoint(path, identity, parts):
     """Restore what `save_checkpoint` wrote, and return the metrics so far."""
     with reading(path, "delete it and train again."):
         saved = torch.load(path, weights_only=True)
-        differences = [name for name, value in identity.items() if saved["identity"].get(name) != value]
-        if differences:
-            raise UserError(f"{path} belongs to a run with other {', '.join(differences)}; use its options, or delete "
-                            "it.")
+        different = [name for name, value in identity.items() if saved["identity"].get(name) != value]
+        if different:
+            raise UserError(f"{path} is of a run with another {', '.join(different)}; use its options, or delete it.")
         for part, state in zip(parts, saved["parts"], strict=True):
             part.load_state_dict(state)
         np.random.set_state(saved["random"]["numpy"])
@@ -306,8 +299,7 @@ def print_results(metrics, folder):
     print(f"positive reviews  {false_negative:18,}  {true_positive:18,}")
     print(f"{metrics['seconds']:.0f} s; results are in {folder}: metrics.json, loss.png, model.pt")
     if metrics["data"] == "SAMPLE":
-        print("SAMPLE results, not IMDB: the network was trained and tested on the 312 invented reviews of "
-              "sample_reviews/.")
+        print("SAMPLE results, not IMDB: trained and tested on the 312 invented reviews in sample_reviews/.")
 
 
 def main():
@@ -315,7 +307,7 @@ def main():
     try:
         find_source(args.data_dir)
     except DownloadError as error:
-        if args.data_dir != DATA_DIR:
+        if "--data-dir" in " ".join(sys.argv):
             raise
         print(f"note: {error}")
         args = parse_args([*sys.argv[1:], "--sample"])
