@@ -1,19 +1,19 @@
 """`model.pt` and calibrated probabilities, compared with one text at a time and with known optima."""
 
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import UserError, imdb, predictor
+from helpers import UserError, imdb
 from helpers.calibration import fit, sharpness
 from helpers.imdb import cut_spans, make_reviews, read_reviews, select
 from helpers.predictor import Pipeline, Predictor, make_pipeline, models_text, same_code
 from helpers.text import tokenize
-from tests.toy import ROOT, BagOfWords, random_reviews, toy_vocab
+from tests.test_own_models import EXTRA_LAYER
+from tests.toy import ROOT, BagOfWords, random_reviews, toy_vocab, use_models
 
 TEXTS = ["A superb, moving film.", "boring", "", "It is not boring at all !", "superb " * 60]
 
@@ -25,14 +25,6 @@ TEXTS = ["A superb, moving film.", "boring", "", "It is not boring at all !", "s
 def model_file(request, tmp_path):
     """A copy of the `model.pt` of a finished run."""
     return shutil.copy(request.getfixturevalue(request.param) / "model.pt", tmp_path)
-
-
-def use_models(monkeypatch, path, text):
-    """Let `text` take the place of `models.py`."""
-    path.write_text(text, encoding="utf-8")
-    namespace = {"__name__": "models"}
-    exec(compile(text, path, "exec"), namespace)
-    monkeypatch.setattr(predictor, "models", SimpleNamespace(**namespace, __file__=str(path)))
 
 
 def test_saved_predictor_is_the_predictor(model_file, tmp_path, capsys):
@@ -61,20 +53,17 @@ def test_trained_network_knows_good_from_bad(model_file, toy_imdb):
     assert ((logits > 0).numpy() == reviews.labels).mean() > 0.9
 
 
-def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwise(toy_run, tmp_path, monkeypatch,
-                                                                                   capsys):
+def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwise(toy_run, monkeypatch, capsys):
     path, text = toy_run / "model.pt", models_text()
     expected = Predictor.load(path).probabilities(TEXTS)
     capsys.readouterr()
-    use_models(monkeypatch, tmp_path / "models.py", "# a comment\n" + text)
+    use_models(monkeypatch, "# a comment\n" + text)
     assert Predictor.load(path).probabilities(TEXTS).equal(expected)
     assert capsys.readouterr().out == ""
-    use_models(monkeypatch, tmp_path / "models.py", text + "\nTHREE = 1 + 2\n")
+    use_models(monkeypatch, text + "\nTHREE = 1 + 2\n")
     assert Predictor.load(path).probabilities(TEXTS).equal(expected)
     assert "note: models.py has changed" in capsys.readouterr().out
-    more = "\nclass MyTransformer(MyTransformer):\n    def __init__(self, *arguments, **options):\n" \
-           "        super().__init__(*arguments, **options)\n        self.more = nn.Linear(2, 2)\n"
-    use_models(monkeypatch, tmp_path / "models.py", text + "from torch import nn\n" + more)
+    use_models(monkeypatch, text + EXTRA_LAYER)
     with pytest.raises(UserError, match="do not fit models.py, which has changed.*train again"):
         Predictor.load(path)
 
