@@ -9,8 +9,16 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from helpers.bonus import ngrams
-from helpers.bonus.ngrams import (NgramTable, channels_by_fold, fit_linear, frequent_keys, is_negated, learn_values,
-                                  load_tables, starts_sentence)
+from helpers.bonus.ngrams import (
+    NgramTable,
+    channels_by_fold,
+    fit_linear,
+    frequent_keys,
+    is_negated,
+    learn_values,
+    load_tables,
+    starts_sentence,
+)
 from helpers.imdb import make_reviews, select
 from tests.toy import words_of
 

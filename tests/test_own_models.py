@@ -1,12 +1,13 @@
 """Networks that others might write take the place of `models.py`: training on the sample, predict and the bonus."""
 
 import shutil
+import sys
 
 import pytest
 
 from helpers import UserError
 from helpers.imdb import SAMPLE
-from helpers.predictor import Predictor, make_pipeline, models_text
+from helpers.predictor import Predictor, models_text
 from sentiment_analysis import parse_args, settings_of
 from tests.toy import ROOT, read_json, run_program, run_python, use_models
 
@@ -55,6 +56,7 @@ class MyTransformer(nn.Module):
     def forward(self, ids):
         return self.last(self.encoder(self.vectors(ids)).mean(dim=1))
 '''
+QUICK = ["--epochs", "1", "--max-len", "40", "--min-freq", "3", "--device", "cpu"]
 EXTRA_LAYER = '''
 import torch
 _MyTransformer = MyTransformer
@@ -80,14 +82,14 @@ OWN = {
 @pytest.mark.parametrize("name", OWN)
 def test_own_models_py_is_trained_and_used_everywhere(monkeypatch, tmp_path, capsys, name):
     use_models(monkeypatch, OWN[name])
-    run_program(monkeypatch, "sentiment_analysis", "--sample", "--epochs", 1, "--out", "mine")
+    run_program(monkeypatch, "sentiment_analysis", "--sample", *QUICK, "--out", "mine")
     assert capsys.readouterr().out.splitlines()[-1].startswith("SAMPLE")
     settings = read_json(tmp_path / "mine" / "metrics.json")["settings"]
     assert settings["dropout"] == (0.1 if name == "options" else None)
     run_program(monkeypatch, "predict", "A superb film.", "--model", "mine/model.pt", "--explain", "why.html")
     assert "%" in capsys.readouterr().out
     assert "superb" in (tmp_path / "why.html").read_text(encoding="utf-8")
-    options = "--preset", "bonus", "--data-dir", SAMPLE, "--epochs", 1, "--min-freq", 2, "--out", "bonus"
+    options = "--preset", "bonus", "--data-dir", SAMPLE, *QUICK, "--out", "bonus"
     run_program(monkeypatch, "sentiment_analysis", *options)
     assert Predictor.load("bonus/model.pt").probabilities(["superb", "awful"]).isfinite().all()
     assert "note" not in capsys.readouterr().out
@@ -109,14 +111,18 @@ def test_a_missing_class_is_one_sentence(monkeypatch):
 
 
 def test_project_with_own_models_py_and_without_the_bonus(tmp_path):
-    """A copy of the project without `helpers/bonus/`, in new processes."""
+    """In a copy of the project, in a new process."""
     for name in ("sentiment_analysis.py", "predict", "helpers", SAMPLE.name):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     shutil.rmtree(tmp_path / "helpers" / "bonus")
     (tmp_path / "models.py").write_text(HANDOUT, encoding="utf-8")
-    code, out, err = run_python("sentiment_analysis.py", "--sample", "--epochs", 1, cwd=tmp_path)
-    assert (code, (tmp_path / "runs" / "sample-epochs1" / "model.pt").exists()) == (0, True), err
-    code, out, err = run_python("sentiment_analysis.py", "--preset", "bonus", cwd=tmp_path)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "helpers/bonus" in err
+    code, _, err = run_python("sentiment_analysis.py", "--sample", *QUICK, cwd=tmp_path)
+    assert (code, len(list(tmp_path.glob("runs/sample-*/model.pt")))) == (0, 1), err
+
+
+def test_without_its_folder_the_bonus_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "helpers.bonus", None)
+    parse_args([])
+    with pytest.raises(UserError, match="helpers/bonus"):
+        parse_args(["--preset", "bonus"])

@@ -5,12 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from helpers import UserError, imdb
 from helpers.calibration import fit, sharpness
-from helpers.imdb import cut_spans, make_reviews, read_reviews, select
-from helpers.predictor import Pipeline, Predictor, make_pipeline, models_text, same_code
+from helpers.imdb import cut_spans, make_reviews, read_reviews
+from helpers.predictor import Pipeline, Predictor, make_pipeline, models_text
 from helpers.text import tokenize
 from tests.test_own_models import EXTRA_LAYER
 from tests.toy import ROOT, BagOfWords, random_reviews, toy_vocab, use_models
@@ -46,13 +45,6 @@ def test_answer_does_not_depend_on_the_other_texts(model_file):
     assert alone[0].item() == pytest.approx(1 / (1 + np.exp(-logit.item())))
 
 
-def test_trained_network_knows_good_from_bad(model_file, toy_imdb):
-    reviews = read_reviews(toy_imdb)
-    reviews = select(reviews, reviews.test)
-    logits = Predictor.load(model_file).logits(reviews)
-    assert ((logits > 0).numpy() == reviews.labels).mean() > 0.9
-
-
 def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwise(toy_run, monkeypatch, capsys):
     path, text = toy_run / "model.pt", models_text()
     expected = Predictor.load(path).probabilities(TEXTS)
@@ -68,22 +60,13 @@ def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwi
         Predictor.load(path)
 
 
-def test_code_is_the_same_if_only_comments_docstrings_and_layout_differ():
-    code = 'def double(x):\n    """Return 2 x."""\n    return 2 * x\n'
-    assert same_code(code, '"""A module."""\ndef double( x ):  # twice\n\n    return (2*x)\n')
-    for other in (code.replace("2 * x", "3 * x"), code.replace("x", "y"), code + "double(1)\n"):
-        assert not same_code(code, other)
-
-
-@pytest.mark.parametrize("damage", [lambda content: content[:-500], lambda _: b"<html>Not Found</html>", None],
-                         ids=["truncated", "html", "old version"])
-def test_damaged_model_is_one_sentence(toy_run, tmp_path, damage):
-    path = tmp_path / "model.pt"
-    if damage:
-        path.write_bytes(damage((toy_run / "model.pt").read_bytes()))
-    else:
-        torch.save(torch.load(toy_run / "model.pt") | {"version": 0}, path)
-    with pytest.raises(UserError, match="train again"):
+def test_damaged_model_or_one_of_another_version_is_one_sentence(toy_run, tmp_path):
+    content, path = torch.load(toy_run / "model.pt"), tmp_path / "model.pt"
+    torch.save(content | {"version": 0}, path)
+    with pytest.raises(UserError, match="another version.*train again"):
+        Predictor.load(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(UserError, match="cannot be read.*train again"):
         Predictor.load(path)
 
 
@@ -113,16 +96,9 @@ def test_fit_finds_the_sharpness_that_labels_were_drawn_with():
         assert sharpness(found, np.array([length])).item() == pytest.approx(factor(true, length), rel=0.05)
 
 
-def test_fit_has_less_loss_than_its_neighbours_even_if_all_texts_are_classified_correctly():
-    """The penalty is 1e-6 times the squares of a, b log n and c (log n)², where n is the longest text."""
-    logits, lengths = torch.tensor([0.5, -0.4, 0.3], dtype=torch.float64), np.array([10, 20, 30])
-    found = np.array(fit(logits, lengths, torch.tensor([1, 0, 1])))
-
-    def loss(calibration):
-        scaled = calibration * np.log(30) ** [0, 1, 2]
-        return F.softplus(-sharpness(calibration, lengths) * logits.abs()).mean().item() + 1e-6 * np.sum(scaled**2)
-
-    assert loss(found) < min(loss(0.9 * found), loss(1.1 * found))
+def test_fit_is_finite_if_all_texts_are_classified_correctly():
+    found = fit(torch.tensor([5.0, -5.0, 3.0]), np.array([10, 20, 30]), torch.tensor([1, 0, 1]))
+    assert np.isfinite(found).all()
     assert sharpness([0, 0, 0], np.array([0, 1, 500])).tolist() == [1, 1, 1]
 
 

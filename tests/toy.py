@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
 BAD = ["dreadful", "boring", "awful", "clumsy", "tedious", "hollow"]
 PLAIN = ["the", "film", "was", "a", "story", "of", "two", "friends", "in", "town", ",", "and", "it", "is", "long", "."]
-SMALL = "--lr 0.01 --batch-size 8 --min-freq 2 --max-len 25 --epochs 2 --device cpu".split()  # options of a quick run
+# Options of a quick run
+SMALL = ["--lr", "0.01", "--batch-size", "8", "--min-freq", "2", "--max-len", "25", "--epochs", "2", "--device", "cpu"]
 
 
 def write_toy_archive(folder, films_per_list=10, reviews_per_film=3):
