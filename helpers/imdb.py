@@ -28,7 +28,7 @@ LABELLED_SHA256 = "cc143339df6a1f848b662a2bdc9f158f636028e69234e58742f821c6b2ab3
 UNLABELLED_SHA256 = "3bfa5a330331655a513799368dd65b6e08db6e1b261cbd5037b44d5555e3e04d"
 # Reviews, named NUMBER_STARS.txt, and the lists of their movies. Operating systems add other files to archives.
 WANTED = re.compile(r"((?:train|test)/(?:(?:neg|pos|unsup)/\d+_\d+|urls_(?:neg|pos|unsup))\.txt)$")
-CACHE_VERSION = 8  # raise it with every change to `read_reviews`, `plain_text` or `tokenize`
+CACHE_VERSION = 9  # raise it with every change to `read_reviews`, `plain_text` or `tokenize`
 
 
 @dataclass
