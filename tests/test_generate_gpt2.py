@@ -295,11 +295,11 @@ def test_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
     """The library's own attempts take half a minute."""
     asked = []
 
-    def cached_files(name, files, local_files_only):
+    def cached_file(name, file, local_files_only):
         asked.append(local_files_only)
         raise OSError("not in the cache")
 
-    monkeypatch.setattr("transformers.utils.hub.cached_files", cached_files)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", cached_file)
     assert find_weights() == ("gpt-reviews", OWN_GPT)
     assert asked == [True]
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
@@ -308,8 +308,8 @@ def test_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
 
 
 def test_gpt2_comes_from_the_cache(monkeypatch):
-    monkeypatch.setattr("transformers.utils.hub.cached_files",
-                        lambda name, files, local_files_only: [f"cache/{file}" for file in files])
+    monkeypatch.setattr("transformers.utils.hub.cached_file",
+                        lambda name, file, local_files_only: f"cache/{file}")
     assert find_weights() == ("gpt2", Path("cache"))
     assert find_weights("other/../mine") == ("mine", Path("other/../mine"))
 
