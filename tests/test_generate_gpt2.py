@@ -18,7 +18,7 @@ import transformers
 from tokenizers import ByteLevelBPETokenizer
 
 import generate_gpt2
-from generate_gpt2 import OWN_GPT, PREFIXES, find_mingpt, find_weights, first_sentence, load_weights, parse_args
+from generate_gpt2 import OWN_GPT, PREFIXES, find_mingpt, find_weights, first_sentence, load_weights
 from helpers import UserError, run
 from helpers.files import file_digest
 
@@ -60,12 +60,12 @@ def command(monkeypatch, capsys):
 @pytest.fixture
 def tiny(tmp_path):
     """A function that writes a GPT-2 with random weights and its tokenizer into a folder; it returns the folder."""
-    def tiny(save_options=None, **settings):
+    def tiny(**settings):
         torch.manual_seed(0)
         sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
         config = transformers.GPT2Config(**sizes | {"initializer_range": 0.3, "eos_token_id": 0} | settings)
         folder = tmp_path / "tiny"
-        transformers.GPT2LMHeadModel(config).save_pretrained(folder, **save_options or {})
+        transformers.GPT2LMHeadModel(config).save_pretrained(folder, max_shard_size="50KB")
         tokenizer = ByteLevelBPETokenizer()
         tokenizer.train_from_iterator(PREFIXES, vocab_size=300, min_frequency=1, show_progress=False,
                                       special_tokens=["<|endoftext|>"])
@@ -141,27 +141,20 @@ def test_mingpt_is_cloned_at_the_pinned_commit(monkeypatch, tmp_path):
 # ---- The end of a sentence
 
 @pytest.mark.parametrize(("sentence", "rest"), [
-    ("He met Dr. Smith and Lt. Col. Ray in St. Louis.", " Then he"),
-    ("He came at 5 p.m. to see us.", " Then he"),
-    ("He left the U.S. Army in May.", " It was"),
+    ("He met Dr. Smith and Lt. Col. Ray in St. Louis at 5 p.m. to get a Ph.D. in law.", " Then he"),
+    ("He left the U.S. Army with J. K. Rowling and J.R.R. Tolkien.", " They were"),
     ("He left the U.S.", " The army was"),
-    ("He left with J. K. Rowling and J.R.R. Tolkien.", " They were"),
-    ("He paid $3.50, or 3.5 percent.", " That is"),
-    ("He was No. 5 of vol. two, etc. and lost!", " But he"),
-    ("He asked, \"Why me?\" and left.", " She was"),
-    ("He said, \"I go. I do.\"", " She was"),
-    ("He said, “I go. I do.”", " She was"),
+    ("He paid $3.50, or 3.5 percent, for No. 5 of vol. two, etc. and lost!", " But he"),
+    ("He asked, \"Why me?\" and said, “I go. I do.”", " She was"),
     ("He left.", " \"Why?\" she asked"),
     ("He left (so they said.)", " The man"),
     ("He left... and came?!", " Batman is"),
-    ("He got a Ph.D. in law.", " The man"),
+    ("He saw... Batman, then...", " The man"),
     ("He saw the film.", "It was long"),
     ("He left in the U.S.", "\n"),
     ("He said \"no.\"", "\u2028The man"),
     ("He saw e.g. He-Man vs. The Thing, i. e. The Blob.", " The man"),
-    ("He saw... Batman, then...", " The man"),
-    ("He watched TV.", " Batman is"),
-    ("He took John's.", " Batman is"),
+    ("He took John's TV.", " Batman is"),
     ("He left.", "<|endoftext|>the man"),
 ])
 def test_sentence_ends(sentence, rest):
@@ -185,25 +178,17 @@ def test_growing_text_equals_plain_generation(monkeypatch):
     """One text that grows in steps draws the same tokens as one call, and stops when its sentence is complete."""
     model, tokenizer = load_weights(OWN_GPT)
     monkeypatch.setattr(generate_gpt2, "SENTENCES", 1)
-    plain_generate, lengths = model.generate, []
-
-    def generate(texts, **options):
-        lengths.append(texts.size(1))
-        return plain_generate(texts, **options)
-
-    monkeypatch.setattr(model, "generate", generate)
     settings = {"top_k": 40, "temperature": 0.7}
-    for seed in (1, 2, 3):
-        lengths.clear()
-        torch.manual_seed(seed)
-        sentences = generate_gpt2.write_sentences(model, tokenizer, "This film", settings)
-        torch.manual_seed(seed)
-        new_tokens = 8 * len(lengths)
-        text = tokenizer.decode(plain_generate(torch.tensor([tokenizer.encode("This film")]), do_sample=True,
-                                               max_new_tokens=new_tokens, **settings)[0])
-        assert lengths == list(range(2, 2 + new_tokens, 8))
-        assert [first_sentence(text)] == sentences
-        assert first_sentence(tokenizer.decode(tokenizer.encode(text)[:-8])) is None  # one step less is not enough
+    steps = []
+    hook = model.register_forward_pre_hook(lambda *_: steps.append(1))
+    torch.manual_seed(1)
+    sentences = generate_gpt2.write_sentences(model, tokenizer, "This film", settings)
+    hook.remove()
+    torch.manual_seed(1)
+    prompt = torch.tensor([tokenizer.encode("This film")])
+    ids = model.generate(prompt, max_new_tokens=len(steps), do_sample=True, **settings)[0]
+    assert [first_sentence(tokenizer.decode(ids))] == sentences
+    assert first_sentence(tokenizer.decode(ids[:-8])) is None  # one step less is not enough
 
 
 class Scripted:
@@ -232,9 +217,6 @@ def test_unusable_texts_are_drawn_again():
     sentences = generate_gpt2.write_sentences(scripted, scripted, "It is", {})
     assert sentences == ["It is a man.", "It is a dog!", "It is a cat.", "It is new.", "It is so."]
     assert scripted.sizes == [5, 3, 1]
-
-
-def test_equal_texts_are_refused_in_the_end():
     scripted = Scripted(*[[b"It is so. The"] * 5] * 100)
     with pytest.raises(UserError, match="only 1 sentences for 'It is'"):
         generate_gpt2.write_sentences(scripted, scripted, "It is", {})
@@ -258,22 +240,19 @@ def test_result_has_all_facts_and_follows_the_seed(command):
     assert [set(one) for one in first["sentences"]] == [{"prefix", "sentence"}] * 5
 
 
-def test_digest_of_sharded_weights(tiny, canned):
-    folder = tiny(save_options={"max_shard_size": "50KB"})
-    result = generate_gpt2.generate(parse_args(["--weights", str(folder), "--backend", "transformers"]))
-    digests = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
-    assert len(digests) > 1
-    assert result["weights_sha256"] == ", ".join(digests)
-    assert result["settings"]["temperature"] == 1.0
-
-
 def test_only_ten_prefixes_are_written_without_out(command, tiny, canned):
-    options = ("--weights", tiny(), "--backend", "transformers")
+    folder = tiny()
+    options = ("--weights", folder, "--backend", "transformers")
     _, printed, _ = command(*options, "--prefix", "My name")
     assert "nothing was saved" in printed
     assert not Path("runs").exists()
     command(*options)
-    assert [one["prefix"] for one in read_result("runs/gpt2")["sentences"][::5]] == PREFIXES
+    result = read_result("runs/gpt2")
+    assert [one["prefix"] for one in result["sentences"][::5]] == PREFIXES
+    digests = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+    assert len(digests) > 1  # the weights are sharded
+    assert result["weights_sha256"] == ", ".join(digests)
+    assert result["settings"]["temperature"] == 1.0  # no other is recommended
 
 
 # ---- Substitutes and refusals
@@ -293,6 +272,8 @@ def test_substitutes_without_a_network(tmp_path):
 
 def test_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
     """The library's own attempts take half a minute."""
+    monkeypatch.setattr("transformers.utils.hub.cached_file", lambda name, file, local_files_only: f"cache/{file}")
+    assert find_weights() == ("gpt2", Path("cache"))
     asked = []
 
     def cached_file(name, file, local_files_only):
@@ -305,13 +286,6 @@ def test_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
     assert find_weights() == ("gpt-reviews", OWN_GPT)  # the hub answers, and the download fails
     assert asked == [True, True, False]
-
-
-def test_gpt2_comes_from_the_cache(monkeypatch):
-    monkeypatch.setattr("transformers.utils.hub.cached_file",
-                        lambda name, file, local_files_only: f"cache/{file}")
-    assert find_weights() == ("gpt2", Path("cache"))
-    assert find_weights("other/../mine") == ("mine", Path("other/../mine"))
 
 
 @pytest.mark.parametrize("options", [["--prefix", "One"], ["--temperature", "0"], ["--weights", "nowhere"],
