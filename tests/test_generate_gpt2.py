@@ -34,13 +34,11 @@ def own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     monkeypatch.setattr(generate_gpt2, "MINGPT_URL", f"{NOWHERE}/minGPT")
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
-        del sys.modules[name]
+        del sys.modules[name]  # so that each test imports its own minGPT
 
 
 @pytest.fixture
@@ -48,12 +46,11 @@ def command(monkeypatch, capsys):
     """A function that runs the command. It returns the exit code, and what was printed on standard output and error."""
     def command(*options):
         monkeypatch.setattr(sys, "argv", ["generate_gpt2.py", *map(str, options)])
-        code = 0
         try:
             run(generate_gpt2.main)
         except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
+            return stop.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
     return command
 
 
@@ -120,14 +117,13 @@ def test_network_that_mingpt_cannot_run(command, tiny):
 @pytest.mark.skipif(not shutil.which("git"), reason="no git")
 def test_mingpt_is_cloned_at_the_pinned_commit(monkeypatch, tmp_path):
     def git(*options):
-        options = ["git", "-C", "origin", "-c", "user.name=a", "-c", "user.email=b", *options]
-        return subprocess.run(options, check=True, capture_output=True, text=True).stdout.strip()
+        command = ["git", "-C", "origin", "-c", "user.name=a", "-c", "user.email=b", *options]
+        return subprocess.check_output(command, text=True).strip()
 
-    module = tmp_path / "origin" / "mingpt" / "model.py"
-    module.parent.mkdir(parents=True)
+    Path("origin", "mingpt").mkdir(parents=True)
     git("init", "--quiet")
     for content in ("GPT = 'pinned'", "GPT = 'newest'"):
-        module.write_text(content, encoding="utf-8")
+        Path("origin", "mingpt", "model.py").write_text(content)
         git("add", ".")
         git("commit", "--quiet", "-m", content)
     assert find_mingpt() is None  # the address does not answer
@@ -135,7 +131,6 @@ def test_mingpt_is_cloned_at_the_pinned_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(generate_gpt2, "MINGPT_COMMIT", git("rev-parse", "HEAD^"))
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
     assert find_mingpt() == "pinned"
-    assert Path("minGPT", "mingpt").is_dir()
 
 
 # ---- The end of a sentence
@@ -283,9 +278,6 @@ def test_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
     monkeypatch.setattr("transformers.utils.hub.cached_file", cached_file)
     assert find_weights() == ("gpt-reviews", OWN_GPT)
     assert asked == [True]
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
-    assert find_weights() == ("gpt-reviews", OWN_GPT)  # the hub answers, and the download fails
-    assert asked == [True, True, False]
 
 
 @pytest.mark.parametrize("options", [["--prefix", "One"], ["--temperature", "0"], ["--weights", "nowhere"],
