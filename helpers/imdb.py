@@ -131,7 +131,7 @@ def read_reviews(source, parts=LABELLED):
         stars.append(int(rating))
         line = lists[f"{part}/urls_{kind}.txt"][int(number)]
         movies.append(line.rstrip(b"/").removesuffix(b"/usercomments"))
-    words, tokens, starts = tokenize(files[name].decode(errors="replace") for name in names)
+    words, tokens, starts = tokenize([files[name].decode(errors="replace") for name in names])
     test = np.array([name.startswith("test/") for name in names])
     movie_numbers = pd.factorize(np.array(movies, object))[0]
     return Reviews(words, tokens, starts, np.array(labels), np.array(stars, np.int8), movie_numbers, test)
