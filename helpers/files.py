@@ -17,12 +17,7 @@ from helpers import UserError
 
 @contextlib.contextmanager
 def reading(path, advice):
-    """Raise UserError in place of any error of the parser that reads `path` in this block.
-
-    Args:
-        path: the file, for the message.
-        advice: what the file should be and what to do, the end of the sentence.
-    """
+    """Raise UserError in place of any error of the parser that reads `path`. `advice` ends the sentence."""
     try:
         yield
     except (UserError, FileNotFoundError, PermissionError, MemoryError):
