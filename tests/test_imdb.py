@@ -10,18 +10,7 @@ import pytest
 
 from helpers import UserError, imdb
 from helpers.files import DownloadError
-from helpers.imdb import (
-    LABELLED,
-    UNLABELLED,
-    cut_spans,
-    find_source,
-    identity_of,
-    load_reviews,
-    make_reviews,
-    read_reviews,
-    select,
-    split_train_val,
-)
+from helpers.imdb import LABELLED, UNLABELLED, read_reviews, select, split_train_val
 from helpers.predictor import make_pipeline
 from helpers.text import concat_ranges, tokenize
 from sentiment_analysis import load_imdb_data, parse_args, settings_of
@@ -50,7 +39,7 @@ def test_reviews_are_the_files_in_sorted_order(toy_imdb, tmp_path, packed, parts
     for i, path in enumerate(paths):
         part, kind = path.parts[-3:-1]
         number, stars = map(int, re.findall(r"\d+", path.name))
-        alone = make_reviews(*tokenize([path.read_text(encoding="utf-8")]))
+        alone = imdb.make_reviews(*tokenize([path.read_text(encoding="utf-8")]))
         assert words_of(select(reviews, [i])) == words_of(alone)
         assert reviews.labels[i] == {"pos": 1, "neg": 0, "unsup": -1}[kind]
         assert (reviews.stars[i], reviews.test[i]) == (stars, part == "test")
@@ -61,38 +50,36 @@ def test_reviews_are_the_files_in_sorted_order(toy_imdb, tmp_path, packed, parts
 
 
 @pytest.mark.parametrize(("altered", "refused"), [("test/neg", [LABELLED, ALL]), ("train/unsup", [ALL])])
-def test_altered_reviews_are_not_imdb(toy_imdb, tmp_path, altered, refused):
+def test_altered_reviews_are_not_imdb_and_others_are_cached(toy_imdb, tmp_path, monkeypatch, altered, refused):
     folder = shutil.copytree(toy_imdb, tmp_path / "aclImdb")
     path = next((folder / altered).iterdir())
     path.write_bytes(path.read_bytes() + b" ")
     for parts in (ALL, LABELLED):
         if parts in refused:
             with pytest.raises(UserError, match="unaltered"):
-                load_reviews(folder, tmp_path / "cache", parts)
+                imdb.load_reviews(folder, tmp_path / "cache", parts)
             assert not (tmp_path / "cache").exists()
         else:
-            assert same(load_reviews(folder, tmp_path / "cache", parts), read_reviews(toy_imdb, parts))
-
-
-def test_second_load_reads_no_review(toy_imdb, tmp_path, monkeypatch):
-    first = load_reviews(toy_imdb, tmp_path, ALL)
-    monkeypatch.setattr(imdb, "read_reviews", None)
-    assert same(load_reviews(toy_imdb, tmp_path, ALL), first)
+            first = imdb.load_reviews(folder, tmp_path / "cache", parts)
+            assert same(first, read_reviews(toy_imdb, parts))
+            with monkeypatch.context() as patch:
+                patch.setattr(imdb, "read_reviews", None)
+                assert same(imdb.load_reviews(folder, tmp_path / "cache", parts), first), "from the cache"
 
 
 def test_data_dir_is_an_archive_or_a_folder_around_it(toy_data, tmp_path, monkeypatch):
-    assert find_source(toy_data) == find_source(toy_data.parent) == toy_data
+    assert imdb.find_source(toy_data) == imdb.find_source(toy_data.parent) == toy_data
     archive = write_tar(toy_data, tmp_path / imdb.ARCHIVE)
-    assert find_source(archive) == find_source(tmp_path) == archive
+    assert imdb.find_source(archive) == imdb.find_source(tmp_path) == archive
     with pytest.raises(UserError, match="missing.*--data-dir"):
-        find_source(tmp_path / "missing")
+        imdb.find_source(tmp_path / "missing")
     archive.write_bytes(archive.read_bytes()[:2000])
     with pytest.raises(UserError, match=f"{archive} cannot be read"):
         read_reviews(archive)
     archive.unlink()
     monkeypatch.setattr(imdb, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
     with pytest.raises(DownloadError, match="127.0.0.1"):
-        find_source(tmp_path)
+        imdb.find_source(tmp_path)
 
 
 # Selecting and splitting
@@ -115,14 +102,15 @@ def test_selected_reviews_are_those_of_a_list(chosen):
 
 
 def test_spans_are_cut_from_anywhere_in_the_reviews_that_are_long_enough():
-    reviews = make_reviews(list("abcdefghij"), np.arange(10, dtype=np.int32), np.array([0, 4, 10]), np.array([1, 0]))
+    starts, labels = np.array([0, 4, 10]), np.array([1, 0])
+    reviews = imdb.make_reviews(list("abcdefghij"), np.arange(10, dtype=np.int32), starts, labels)
     found = set()
     for seed in range(60):
-        (span,) = words_of(cut_spans(reviews, 5, np.random.default_rng(seed)))
+        (span,) = words_of(imdb.cut_spans(reviews, 5, np.random.default_rng(seed)))
         found.add("".join(span))
     assert found == {"efghi", "fghij"}
-    assert cut_spans(reviews, 5, np.random.default_rng(0)).labels.tolist() == [0]
-    assert cut_spans(reviews, 4, np.random.default_rng(0)).labels.tolist() == [1, 0]
+    assert imdb.cut_spans(reviews, 5, np.random.default_rng(0)).labels.tolist() == [0]
+    assert imdb.cut_spans(reviews, 4, np.random.default_rng(0)).labels.tolist() == [1, 0]
 
 
 def test_split_shares_no_film_and_follows_numpys_seed():
@@ -146,12 +134,12 @@ def test_split_shares_no_film_and_follows_numpys_seed():
 def test_identity_depends_on_everything_that_is_learned_from():
     reviews, mask = random_reviews([3, 2, 4], [1, 0, 0]), np.array([True, False, False])
     reviews = replace(reviews, movies=np.array([0, 0, 1]), test=np.array([False, True, True]))
-    found = [identity_of(reviews, mask), identity_of(reviews, ~mask)]
+    found = [imdb.identity_of(reviews, mask), imdb.identity_of(reviews, ~mask)]
     for name in ("words", "tokens", "starts", "labels", "movies", "test"):
         flipped = np.flip(getattr(reviews, name)).copy()
-        found.append(identity_of(replace(reviews, **{name: flipped}), mask))
+        found.append(imdb.identity_of(replace(reviews, **{name: flipped}), mask))
     assert len(set(found)) == len(found)
-    assert identity_of(replace(reviews), mask) == found[0]
+    assert imdb.identity_of(replace(reviews), mask) == found[0]
 
 
 # The real archive
@@ -159,7 +147,7 @@ def test_identity_depends_on_everything_that_is_learned_from():
 
 @pytest.mark.skipif("IMDB_DIR" not in os.environ, reason="no real data: set IMDB_DIR to the archive's folder")
 def test_all_of_imdb(tmp_path):
-    source = find_source(os.environ["IMDB_DIR"])
+    source = imdb.find_source(os.environ["IMDB_DIR"])
     args = parse_args(["--data-dir", str(source), "--cache-dir", str(tmp_path), "--device", "cpu"])
     data = load_imdb_data(args, make_pipeline(settings_of(args)))  # verifies the labelled reviews
     assert (len(data.train_set), len(data.valid_set), len(data.test_set)) == (20_003, 4_997, 25_000)

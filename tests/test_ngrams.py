@@ -9,16 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from helpers.bonus import ngrams
-from helpers.bonus.ngrams import (
-    NgramTable,
-    channels_by_fold,
-    fit_linear,
-    frequent_keys,
-    is_negated,
-    learn_values,
-    load_tables,
-    starts_sentence,
-)
+from helpers.bonus.ngrams import NgramTable, is_negated, learn_values
 from helpers.imdb import make_reviews, select
 from tests.toy import words_of
 
@@ -65,7 +56,7 @@ def test_negation_is_that_of_a_loop():
 def test_sentences_start_after_end_marks_and_with_each_text():
     words = ["Good", ".", "Really", "good", "!", "!", "Yes", "...", "no", ".", "a"]
     reviews = make_reviews(words, np.arange(11), np.array([0, 8, 8, 9, 11]))
-    assert np.flatnonzero(starts_sentence(reviews)).tolist() == [0, 2, 6, 8, 9, 10]
+    assert np.flatnonzero(ngrams.starts_sentence(reviews)).tolist() == [0, 2, 6, 8, 9, 10]
 
 
 def grams_of(words):
@@ -104,8 +95,7 @@ def tables_of(reviews, train):
     return [NgramTable(words, keys, of_fold, np.ones(1)) for of_fold in values], folds
 
 
-@pytest.mark.parametrize("min_reviews", [1, 2, 5])
-@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(("order", "min_reviews"), [(1, 5), (2, 1), (2, 5), (3, 2)])
 def test_frequent_ngrams_are_those_of_plain_counts(corpus, order, min_reviews):
     reviews, _ = corpus
     count = Counter()
@@ -114,7 +104,7 @@ def test_frequent_ngrams_are_those_of_plain_counts(corpus, order, min_reviews):
         count.update({tuple(ids[i:i + order]) for i in range(len(ids) - order + 1)})
     frequent = sorted(gram for gram, number in count.items() if number >= min_reviews)
     keys = [sum(word * V**back for back, word in enumerate(reversed(gram))) for gram in frequent]
-    assert frequent_keys(reviews.tokens, reviews.starts, order, V, min_reviews).tolist() == keys
+    assert ngrams.frequent_keys(reviews.tokens, reviews.starts, order, V, min_reviews).tolist() == keys
 
 
 def test_values_are_plain_counts_of_the_other_films(corpus):
@@ -151,7 +141,7 @@ def test_linear_values_are_those_of_sklearn():
     features[:, :words] -= X[:, words:2 * words] * values[:words] / 2
     labels = (features @ chance.normal(size=9) + 0.5 * chance.normal(size=60) > 0).astype(int)
     reviews, rows = np.nonzero(X)
-    summands, intercept = fit_linear(rows, reviews, values, labels, words)
+    summands, intercept = ngrams.fit_linear(rows, reviews, values, labels, words)
     expected = LogisticRegression(C=1 / 3, tol=1e-8).fit(features, labels)
     np.testing.assert_allclose(X @ summands + intercept, expected.decision_function(features), atol=5e-3)
 
@@ -175,16 +165,16 @@ def test_channels_are_values_and_sums(corpus, monkeypatch):
 
 def test_second_load_learns_nothing_and_another_input_is_learned_again(corpus, tmp_path, monkeypatch):
     reviews, train = corpus
-    tables, mean, folds = load_tables(reviews, train, 2, 0, tmp_path)
-    scaled = channels_by_fold(select(reviews, train), folds, tables).astype(float)
+    tables, mean, folds = ngrams.load_tables(reviews, train, 2, 0, tmp_path)
+    scaled = ngrams.channels_by_fold(select(reviews, train), folds, tables).astype(float)
     np.testing.assert_allclose(scaled.std(axis=0)[scaled.any(axis=0)], 1, atol=2e-2)
     np.testing.assert_allclose(mean.values, np.mean([table.values for table in tables], axis=0), atol=2e-3)
     restored = NgramTable.from_state(mean.state())
     assert np.array_equal(restored.channels(reviews), mean.channels(reviews)), "as in model.pt"
     for arguments in ((reviews, train & (reviews.movies > 0), 2, 0), (reviews, train, 5, 0), (reviews, train, 2, 7),
                       (replace(reviews, movies=reviews.movies // 2), train, 2, 0)):
-        load_tables(*arguments, tmp_path)
+        ngrams.load_tables(*arguments, tmp_path)
     monkeypatch.setattr(ngrams, "learn_values", None)
-    again = load_tables(reviews, train, 2, 0, tmp_path)[1]
+    again = ngrams.load_tables(reviews, train, 2, 0, tmp_path)[1]
     assert np.array_equal(again.channels(reviews), mean.channels(reviews))
     assert len(list(tmp_path.iterdir())) == 5
