@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +36,11 @@ def models_text():
 
 def same_code(text, other):
     """Return whether two texts of Python modules differ at most in comments, docstrings and layout."""
-    return ast.dump(without_docstrings(text)) == ast.dump(without_docstrings(other))
-
-
-def without_docstrings(text):
-    """Return the syntax tree of a Python module without docstrings."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
+    trees = [ast.parse(text), ast.parse(other)]
+    for node in itertools.chain.from_iterable(map(ast.walk, trees)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return tree
+    return ast.dump(trees[0]) == ast.dump(trees[1])
 
 
 class Pipeline:
