@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import spacy
 
-from helpers.bonus.ngrams import text_of_tokens
-from helpers.text import concat_ranges, plain_text, tokenize
+from helpers.text import concat_ranges, plain_text, text_of_tokens, tokenize
 
 SAME = {  # from a text to other ways to type it
     "They aren't funny.": ["They aren’t funny.", "They aren´t funny.", "They aren`t funny.", "They aren&#39;t funny.",
