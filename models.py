@@ -131,6 +131,8 @@ class MyTransformer(nn.Module):
         input_dim: number of features of each token that the first block reads. The default is d.
     """
 
+    masks_padding = True  # without this attribute, batches are padded to `max_len`
+
     def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False, input_dim=None):
         super().__init__()
         self.max_len = max_len
