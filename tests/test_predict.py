@@ -29,7 +29,7 @@ from predict.tables import read_table, write_table
 ROOT = Path(__file__).parents[1]
 PRESETS = {"required": ["--sample"], "bonus": ["--preset", "bonus", "--data-dir", str(ROOT / "sample_reviews")]}
 TEXTS = ["A superb film.", "The plot is dull, and I was bored.", "xyzzy qwertz film", "!", "the film " * 300]
-AWKWARD = ['He said "no", twice;\tthen\nleft.', "a\u2028b\x85c\x0cd", "back\\slash \\n", " ", "'", "A film."]
+AWKWARD = ['He said "no", twice;\tthen\r\nleft.', "a\u2028b\x85c\x0cd", "back\\slash \\n", " ", "'", "A film."]
 
 
 @pytest.fixture(scope="module")
