@@ -17,12 +17,7 @@ from helpers import UserError
 
 @contextlib.contextmanager
 def reading(path, advice):
-    """Raise UserError in place of any error of the parser that reads `path` in this block.
-
-    Args:
-        path: the file, for the message.
-        advice: what the file should be and what to do, the end of the sentence.
-    """
+    """Raise UserError in place of any error of the parser that reads `path`. `advice` ends the sentence."""
     try:
         yield
     except (UserError, FileNotFoundError, PermissionError, MemoryError):
@@ -77,18 +72,15 @@ def download(url, path, digest, algorithm="sha256"):
 
 
 def cached_arrays(cache_dir, name, key, make):
-    """Return a dict of arrays from a file in `cache_dir`. If it is missing or damaged, compute it by `make()`.
+    """Return a dict of arrays from a file in `cache_dir`. If it is missing, compute it by `make()`.
 
     `key` is everything that the arrays depend on, as JSON types. Its digest is part of the file's name.
     """
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     path = Path(cache_dir, f"{name}-{digest}.npz")
     if path.exists():
-        try:
-            with np.load(path) as arrays:  # the file is a zip, so each array has a checksum
-                return dict(arrays)
-        except Exception:  # a damaged file fails in many ways
-            print(f"note: {path} is damaged; computing it again")
+        with reading(path, "delete it and run again."), np.load(path) as arrays:  # a zip, which has checksums
+            return dict(arrays)
     arrays = make()
     with whole_file(path) as temporary:
         np.savez(temporary, **arrays)
