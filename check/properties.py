@@ -22,11 +22,7 @@ LOW = {"float16", "bfloat16", "float32"}
 
 
 class Watch(TorchFunctionMode):
-    """Watch the functions of torch that a layer calls.
-
-    Args:
-        no_dropout: whether functional dropout returns its input.
-    """
+    """Watch which functions of torch a layer calls. With `no_dropout`, functional dropout returns its input."""
 
     def __init__(self, no_dropout=False):
         super().__init__()
@@ -37,14 +33,12 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Serve as the function that torch calls instead of `function`."""
         kwargs = kwargs or {}
-        name = function.__name__
-        self.counts[name] += 1
-        if self.no_dropout and "dropout" in name:
+        self.counts[function.__name__] += 1
+        if self.no_dropout and "dropout" in function.__name__:
             return args[0] if args else kwargs["input"]
         y = function(*args, **kwargs)
-        for value in (y, *args, *kwargs.values()):
-            dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")  # of a tensor, or of a number of numpy
-            self.is_low = self.is_low or dtype in LOW
+        types = {str(getattr(value, "dtype", "")).removeprefix("torch.") for value in (y, *args, *kwargs.values())}
+        self.is_low = self.is_low or not types.isdisjoint(LOW)
         return y
 
 
@@ -53,13 +47,9 @@ def computes_in_float32(case, dtype):
     numbers = [*case.layer.parameters(), *case.layer.buffers()]
     if dtype == torch.float32 or any(number.numel() == 1 and number.is_floating_point() for number in numbers):
         return True  # a single number, a scale or ε, was rounded when the layer was built
-    watch = Watch()
-    with watch, torch.no_grad():
+    with Watch() as watch, torch.no_grad():
         case.layer(case.x.to(dtype))
     return watch.is_low
-
-
-# Loops and built-in layers
 
 
 class LineCounter:
@@ -105,7 +95,10 @@ def find_shortcuts(name, cls, unit):
     grown_lines = [place for place, count in lines.counts.items() if count < more_lines.counts[place]]
     grown_calls = [called for called, count in watch.counts.items() if count < more_watch.counts[called]]
     if grown_lines:
-        yield "loop", show_loop(grown_lines)
+        texts = sorted((number, linecache.getline(path, number).strip()) for path, number in grown_lines)
+        loops = [(number, text) for number, text in texts if re.search("for |while ", text)]
+        number, text = (loops or texts)[0]
+        yield "loop", f"line {number}, {text}"
     elif grown_calls:
         yield "loop", f"{min(grown_calls)}()"
     elif lines.names & VECTORIZERS:
@@ -118,22 +111,8 @@ def find_shortcuts(name, cls, unit):
         yield "built-in", built_in[0]
 
 
-def show_loop(places):
-    """Return the first line with a loop statement among places (file, line number), or else the first line."""
-    lines = sorted((number, linecache.getline(path, number).strip()) for path, number in places)
-    loops = [(number, text) for number, text in lines if re.search("for |while ", text)]
-    number, text = (loops or lines)[0]
-    return f"line {number}, {text}"
-
-
-# Training
-
-
 def find_training_problems(name, found, cases, dtype, tolerance, random):
-    """Yield the code and a detail (or "") of each problem that only training shows, given what explains the results.
-
-    Of a layer whose results are `random` anyway, it is not asked whether they differ in training mode.
-    """
+    """Yield the code and a detail (or "") of each problem that only training shows, given what explains the results."""
     main = cases[0]
     for case in cases:
         if case.y is None or case.y.isfinite().all():
@@ -145,7 +124,9 @@ def find_training_problems(name, found, cases, dtype, tolerance, random):
     problem = None if found.changes else find_gradient_problem(main.layer, x, tolerance == EXACT)
     if problem:
         yield "gradient", problem
-    if not random and differs_in_training(main.layer, x, main.y):
+    main.layer.train()
+    trained = [] if random else [run(main.layer, x)[0] for _ in range(8)]
+    if any(y is None or (y - main.y).abs().max() > FLOAT32 for y in trained):
         yield "dropout-inside", ""
 
 
@@ -167,23 +148,7 @@ def find_gradient_problem(layer, x, exact):
     step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)
     options = {"eps": step, "atol": tolerance, "rtol": tolerance, "check_undefined_grad": False}
     try:
-        try:
-            torch.autograd.gradcheck(forward, inputs, **options)
-        except RuntimeError as error:
-            if "fork" not in str(error):
-                raise
-            # In a forked process of one that used a GPU, backward() is impossible; forward mode does as well.
-            torch.autograd.gradcheck(forward, inputs, check_backward_ad=False, check_forward_ad=True, **options)
+        torch.autograd.gradcheck(forward, inputs, **options)
     except Exception as error:
         return "they differ from finite differences" if "Jacobian" in str(error) else describe_error(error)
     return None
-
-
-def differs_in_training(layer, x, y):
-    """Put a layer into training mode. Return whether its results for x then differ from y."""
-    layer.train()
-    for _ in range(8):
-        trained, _ = run(layer, x)
-        if trained is None or (trained - y).abs().max() > FLOAT32:
-            return True
-    return False
