@@ -51,9 +51,9 @@ class Feedback:
             self.headline = f"✗ {name} cannot be judged"
         else:
             self.headline = f"✗ {name} is {'not filled in' if mistakes == 'not-filled-in' else f'wrong: {mistakes}'}"
-        self.rows = []  # pairs of a label and a sentence
-        for label, text in [note.split(": ", 1) for note in verdict["notes"]]:
-            self.rows.append(("your layer" if label in [*mistakes.split(", "), "unknown"] else label, text))
+        of_layer = {*mistakes.split(", "), "unknown"}
+        notes = [note.split(": ", 1) for note in verdict["notes"]]
+        self.rows = [("your layer" if label in of_layer else label, text) for label, text in notes]
 
     def __repr__(self):
         return "\n".join([self.headline, *(f"  {label:<12}{text}" for label, text in self.rows)])

@@ -111,21 +111,17 @@ def describe(result):
     rows = []  # pairs: what a line begins with, and its text
     for name, verdict in result["layers"].items():
         rows.append((f"{name:<18}", headline(verdict)))
-        for label, text in split_notes(verdict):
-            rows.append((f"  {label:<24}", text))
+        rows += [("  ", note) for note in verdict["notes"]]
     for code, rule in result["rules"].items():
         rows.append((f"{'✓' if rule['ok'] else '✗'} {RULES[code]:<18}", rule["detail"]))
     if "error" in result:
         rows.append(("error: ", result["error"]))
-    paragraphs = []
-    for first, text in rows:
-        paragraphs.append(textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * len(first),
-                                        break_on_hyphens=False))
-    return "\n".join(paragraphs)
-
-
-def split_notes(verdict):
-    return [note.split(": ", 1) for note in verdict["notes"]]
+    wrap = textwrap.TextWrapper(110, break_on_hyphens=False)
+    lines = []
+    for wrap.initial_indent, text in rows:
+        wrap.subsequent_indent = " " * max(4, len(wrap.initial_indent))
+        lines += wrap.wrap(text)
+    return "\n".join(lines)
 
 
 def summarise(result):
@@ -160,7 +156,8 @@ def list_remarks(result):
     """Return sentences on what is wrong with a submission, and notes on its layers."""
     remarks = [result["error"]] if "error" in result else []
     for name, verdict in result["layers"].items():
-        remarks += [f"{name}: {text}" for label, text in split_notes(verdict) if label not in NOT_REMARKS]
+        notes = [note.split(": ", 1) for note in verdict["notes"]]
+        remarks += [f"{name}: {text}" for label, text in notes if label not in NOT_REMARKS]
     remarks += [f"{RULES[code]}: {rule['detail']}" for code, rule in result["rules"].items() if not rule["ok"]]
     return [f"{remark.removesuffix('.')}." for remark in remarks]
 

@@ -9,19 +9,13 @@ import math
 import torch
 
 SCALES = {  # what the scores are divided by; `width` is the number of features of one head
-    "√d": lambda d, T, width: width ** 0.5,
-    "√d of all heads": lambda d, T, width: d ** 0.5,
-    "1": lambda d, T, width: 1,
-    "d": lambda d, T, width: width,
-    "√T": lambda d, T, width: T ** 0.5,
-    "1/√d": lambda d, T, width: width ** -0.5,
-    "d^¼": lambda d, T, width: width ** 0.25,
+    "√d": lambda d, T, width: width ** 0.5, "√d of all heads": lambda d, T, width: d ** 0.5,
+    "1": lambda d, T, width: 1, "d": lambda d, T, width: width, "√T": lambda d, T, width: T ** 0.5,
+    "1/√d": lambda d, T, width: width ** -0.5, "d^¼": lambda d, T, width: width ** 0.25,
 }
 DIVISORS = {  # what x - μ is divided by
-    "√(σ² + ε)": lambda var, eps: (var + eps).sqrt(),
-    "σ² + ε": lambda var, eps: var + eps,
-    "√σ² + ε": lambda var, eps: var.sqrt() + eps,
-    "√(σ² + ε) + ε": lambda var, eps: (var + eps).sqrt() + eps,
+    "√(σ² + ε)": lambda var, eps: (var + eps).sqrt(), "σ² + ε": lambda var, eps: var + eps,
+    "√σ² + ε": lambda var, eps: var.sqrt() + eps, "√(σ² + ε) + ε": lambda var, eps: (var + eps).sqrt() + eps,
     "max(√σ², ε)": lambda var, eps: var.sqrt().clamp(min=eps),
     "√max(σ², ε)": lambda var, eps: var.clamp(min=eps).sqrt(),
 }
@@ -35,7 +29,8 @@ def attention(x, q, k, v, scores="tokens", scale="√d", softmax=-1, epsilon=0, 
     scores (..., B, heads, T, T).
     """
     *_, T, d = shape = q.shape
-    q, k, v = (view_turned(t) if name == viewed else t for name, t in zip("QKV", (q, k, v), strict=True))
+    if viewed in ("Q", "K", "V"):  # as view(B, d, T) does in place of transpose
+        q, k, v = (t.reshape(*shape[:-2], d, T).mT if name == viewed else t for name, t in zip("QKV", (q, k, v)))  # noqa: B905
     q, k, v = (split_heads(t, heads, split) for t in (q, k, v))  # (..., B, heads, T, d / heads)
     if scores == "batch":
         q, k, v = (t.transpose(-3, -4).flatten(-3, -2) for t in (q, k, v))  # (..., heads, B T, d / heads)
@@ -53,12 +48,6 @@ def attention(x, q, k, v, scores="tokens", scale="√d", softmax=-1, epsilon=0, 
     y = y.transpose(-2, -3).reshape(shape) if merge == "features" else y.reshape(shape)
     y = y.mT.reshape(shape) if viewed == "Y" else y
     return y + x if residual else y
-
-
-def view_turned(t):
-    """Return what `view(B, d, T)` in place of `transpose` makes of a tensor (..., T, d), turned back."""
-    *front, T, d = t.shape
-    return t.reshape(*front, d, T).mT
 
 
 def split_heads(t, heads, split):

@@ -1,12 +1,11 @@
 """Judge a layer of any solution: right, or with which mistakes.
 
-The parameters are filled with random numbers. The results are compared with plain loops (check/loops.py), and with the
-results of the known mistakes, alone and combined, for the same parameters and inputs (check/search.py).
+Its results are compared with plain loops, and with those of the known mistakes, for the same parameters and inputs.
 """
 
 import math
 
-from check.cases import describe_error, find_unit, is_random, is_unfilled, make_cases
+from check.cases import describe_error, find_unit, is_random, is_unfilled, make_best_cases
 from check.mistakes import BY_CODE, NORM
 from check.properties import Watch, computes_in_float32, find_shortcuts, find_training_problems
 from check.search import EXACT, FLOAT32, by_loops, measure, search
@@ -16,11 +15,8 @@ from helpers import UserError
 def judge(name, cls, strict=False):
     """Return the verdict on a class, whose name is ATTENTION or NORM. Raises UserError if it cannot be judged.
 
-    With `strict`, biases are a mistake. They are a note otherwise.
-
-    Returns:
-        A dict: "right", a bool; "mistake", codes joined by "+", or None; "difference", the largest difference from the
-        loops, or None; "notes", sentences that each start with a label and a colon.
+    The verdict is a dict: "right", a bool; "mistake", codes joined by "+", or None; "difference", the largest one from
+    the loops, or None; "notes", sentences that start with a label and a colon. With `strict`, biases are a mistake.
     """
     if is_unfilled(name, cls):
         return report({"not-filled-in": BY_CODE["not-filled-in"].what})
@@ -28,7 +24,7 @@ def judge(name, cls, strict=False):
     random = is_random(name, cls, unit)
     with Watch(no_dropout=random):
         try:
-            cases, dtype = make_cases(name, cls, unit)
+            cases, dtype = make_best_cases(name, cls, unit)
         except UserError:  # no matrices of its own, perhaps because PyTorch does the work
             built_in = [problem for problem in find_shortcuts(name, cls, unit) if problem[0] == "built-in"]
             if not built_in:
@@ -51,16 +47,9 @@ def judge(name, cls, strict=False):
         problems.append(("interface", f"{NORM}((3, 4)) raises {describe_error(error)}"))
     mistakes = describe_mistakes(found, problems)
     biases = None if strict else mistakes.pop("biases", None)
-    closest = found or (nearest[0][1] if nearest else None)
-    difference, remarks = compare(closest, good, tolerance) if closest else (None, [])
-    if good and not found:
-        remarks.insert(0, "unknown: the results match neither the formula nor a known mistake")
-        near = [f"{', '.join(one.codes()) or 'the formula'} (off by {worst:.2g})" for worst, one in nearest]
-        remarks.append(f"nearest: {'; '.join(near)}; none of them is what the layer computes")
+    difference, remarks = compare(found, nearest, good, tolerance)
     if biases:
         remarks.append(f"biases: {biases}; this is a note, not a mistake")
-    if found and tolerance > EXACT:
-        remarks.append("float32: part of the layer computes in float32, so the comparison allows for its rounding")
     return report(mistakes, found is not None and not mistakes, difference, remarks)
 
 
@@ -82,17 +71,24 @@ def describe_mistakes(found, problems):
     return mistakes
 
 
-def compare(found, cases, tolerance):
-    """Return the largest relative difference from the loops, and a list with a note on the smallest wrong result."""
-    largest, example = None, []
-    for case in sorted(cases, key=lambda case: case.x.numel()):
-        right = by_loops(found, case)
+def compare(found, nearest, cases, tolerance):
+    """Return the largest relative difference from the loops, and notes: the smallest wrong result, what is nearest."""
+    largest, remarks = None, []
+    closest = found or (nearest[0][1] if nearest else None)
+    for case in sorted(cases, key=lambda case: case.x.numel()) if closest else []:
+        right = by_loops(closest, case)
         distance = measure(case, right[None], 1).item()
         if case.y.isfinite().any() and distance < math.inf:
             largest = max(distance, largest or 0.0)
-        if not example and measure(case, right[None]).item() > tolerance:
-            example = [show_example(case, right)]
-    return largest, example
+        if not remarks and measure(case, right[None]).item() > tolerance:
+            remarks.append(show_example(case, right))
+    if found and tolerance > EXACT:
+        remarks.append("float32: part of the layer computes in float32, so the comparison allows for its rounding")
+    if cases and not found:
+        parts = [f"{', '.join(one.codes()) or 'the formula'} (off by {worst:.2g})" for worst, one in nearest]
+        remarks.insert(0, "unknown: the results match neither the formula nor a known mistake")
+        remarks.append(f"nearest: {'; '.join(parts) or 'nothing'}; none of them is what the layer computes")
+    return largest, remarks
 
 
 def show_example(case, right):

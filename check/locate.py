@@ -12,7 +12,8 @@ from helpers import UserError
 CLASSES = ATTENTION, NORM
 CODE = {".py", ".ipynb"}
 PACKED = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"}  # all but .zip are refused, by name
-JUNK = {"__MACOSX", "__pycache__", "node_modules", "site-packages"}  # and all names that start with a dot
+JUNK = re.compile(r"\..*|__MACOSX|__pycache__|node_modules|site-packages")  # left by a system or an editor
+README = re.compile(r"readme(\.md|\.txt)?", re.IGNORECASE)
 MINGPT = re.compile(r"(karpathy-)?mingpt(-(main|master|[0-9a-f]{7,40}))?", re.IGNORECASE)  # names of its folder
 
 
@@ -35,7 +36,7 @@ def is_set(folder):
     own = {file.suffix.lower() for file in files if file.parent == folder}
     if ".zip" in own:
         return True
-    if own & {*CODE, ".pdf"} or any(is_readme(file) for file in files if file.parent == folder):
+    if own & {*CODE, ".pdf"} or any(README.fullmatch(file.name) for file in files if file.parent == folder):
         return False
     with_code = [file for file in files if file.suffix.lower() in {*CODE, ".zip"} and not is_mingpt(file, folder)]
     folders = {file.relative_to(folder).parts[0] for file in with_code}
@@ -47,24 +48,14 @@ def list_files(folder, depth=99):
     files = []
     for place, folders, names in os.walk(folder):
         level = len(Path(place).relative_to(folder).parts)
-        folders[:] = [name for name in folders if level < depth and not is_junk(name)]
-        files += [Path(place, name) for name in names if not is_junk(name)]
+        folders[:] = [name for name in folders if level < depth and not JUNK.fullmatch(name)]
+        files += [Path(place, name) for name in names if not JUNK.fullmatch(name)]
     return sorted(path for path in files if path.is_file() and not path.is_symlink())
-
-
-def is_junk(name):
-    """Return whether an operating system or an editor left a file or folder of this name."""
-    return name in JUNK or name.startswith(".")
 
 
 def is_mingpt(path, folder):
     """Return whether a file is minGPT's own code, judging by its folder."""
     return any(map(MINGPT.fullmatch, path.relative_to(folder).parts[:-1]))
-
-
-def is_readme(path):
-    """Return whether a path is that of a README."""
-    return path.stem.lower() == "readme" and path.suffix.lower() in ("", ".md", ".txt")
 
 
 def list_code(folder):
@@ -75,7 +66,7 @@ def list_code(folder):
 
 def find_base(folder):
     """Return the folder that holds the files. Folders that hold one folder and nothing else are skipped."""
-    inner = [path for path in folder.iterdir() if not is_junk(path.name)]
+    inner = [path for path in folder.iterdir() if not JUNK.fullmatch(path.name)]
     return find_base(inner[0]) if len(inner) == 1 and inner[0].is_dir() else folder
 
 
@@ -118,13 +109,13 @@ def find_layers(path, shown):
 def follow_imports(name, path, tree, files):
     """Return a list with the first file that defines a class among those that a file imports, directly or not."""
     waiting, seen = find_imported(path, tree, files), {path}
-    while waiting:
-        file = waiting.pop(0)
-        if file not in seen and file.suffix == ".py":
-            seen.add(file)
-            with contextlib.suppress(UserError):
-                tree = read_source(file, file.name).tree
-                if name in list_defined(tree):
-                    return [file]
-                waiting += find_imported(file, tree, files)
+    for file in waiting:  # grows
+        if file in seen:
+            continue
+        seen.add(file)
+        with contextlib.suppress(UserError):
+            tree = read_source(file, file.name).tree
+            if name in list_defined(tree):
+                return [file]
+            waiting += find_imported(file, tree, files)
     return []

@@ -57,17 +57,14 @@ def judge_submission(path, timeout=60, strict=False):
 
 
 def copy_submission(path, target):
-    """Copy a submission to the folder `target`. Raises UserError if it is of another kind or exceeds the limits.
-
-    Return the path in it that stands for the submission, and the names of files that cannot be read.
-    """
-    suffix = path.suffix.lower()
+    """Copy a submission to a folder. Return its path there, and the names of files that cannot be read."""
+    suffix = path.suffix.lower() if path.is_file() else ""
     if path.is_dir():
         return target, copy_files(path, list_files(path), target)
-    if suffix == ".zip" and path.is_file():
+    if suffix == ".zip":
         unpack(path, target)
         return target, []
-    if suffix in CODE and path.is_file():
+    if suffix in CODE:
         folder = path.resolve().parent
         small = [other for other in list_files(folder, depth=3) if other.stat().st_size <= MAX_NEIGHBOUR]
         small.sort(key=lambda other: len(other.parts))
@@ -142,10 +139,7 @@ def read_answer(path):
 
 
 def wait(process, answer, timeout):
-    """Wait for a process, and end all processes that it started. Return how it ended.
-
-    The time counts from the moment when the answer has "started". Before that, the process imports torch.
-    """
+    """Wait for a process, and end all that it started. Return how it ended. The time begins when torch is imported."""
     begin, deadline = time.monotonic(), None
     try:
         while deadline is None or time.monotonic() < deadline:
@@ -164,5 +158,5 @@ def wait(process, answer, timeout):
 
 def describe_end(code):
     """Return how a process ended, given its exit code. After a signal such as SIGSEGV, the code is negative."""
-    names = {-number: f", {number.name}" for number in signal.Signals}
-    return f"ended the process (exit code {code}{names.get(code, '')})"
+    name = signal.Signals(-code).name if code < 0 else "no signal"
+    return f"ended the process (exit code {code}, {name})"

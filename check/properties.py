@@ -31,7 +31,6 @@ class Watch(TorchFunctionMode):
         self.no_dropout = no_dropout
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Serve as the function that torch calls instead of `function`."""
         kwargs = kwargs or {}
         self.counts[function.__name__] += 1
         if self.no_dropout and "dropout" in function.__name__:
@@ -52,37 +51,28 @@ def computes_in_float32(case, dtype):
     return watch.is_low
 
 
-class LineCounter:
-    """Count how often each line (file, line number) in a folder runs, and collect the names that the code uses."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.counts, self.names = collections.Counter(), set()
-
-    def trace(self, frame, event, _):
-        """Serve as the function of `sys.settrace`."""
-        path = Path(frame.f_code.co_filename)
-        if not path.is_relative_to(self.folder) or any(map(path.is_relative_to, NOT_OF_THE_STUDENT)):
-            return None
-        if event == "line":
-            self.counts[str(path), frame.f_lineno] += 1
-        self.names.update(frame.f_code.co_names)
-        return self.trace
-
-
 def count_runs(name, cls, shape):
-    """Run forward on an x of a shape (B, T, d). Return a LineCounter and a Watch."""
+    """Run forward on an x (B, T, d). Return counts of the student's lines, their names, and counts of torch's calls."""
     layer = build(name, cls, *shape[1:]).eval()
-    lines = LineCounter(Path(inspect.unwrap(cls.forward).__code__.co_filename).parent)
-    watch = Watch()
+    folder = Path(inspect.unwrap(cls.forward).__code__.co_filename).parent
+    lines, names = collections.Counter(), set()
+
+    def trace(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if not path.is_relative_to(folder) or any(map(path.is_relative_to, NOT_OF_THE_STUDENT)):
+            return None
+        lines[str(path), frame.f_lineno] += event == "line"
+        names.update(frame.f_code.co_names)
+        return trace
+
     before = sys.gettrace()
-    with watch, contextlib.suppress(Exception, SystemExit):
-        sys.settrace(lines.trace)
+    with Watch() as watch, contextlib.suppress(Exception, SystemExit):
+        sys.settrace(trace)
         try:
             layer(torch.ones(shape))
         finally:
             sys.settrace(before)
-    return lines, watch
+    return lines, names, watch.counts
 
 
 def find_shortcuts(name, cls, unit):
@@ -90,10 +80,10 @@ def find_shortcuts(name, cls, unit):
 
     A line or function that runs more often for a larger x is in a loop. A loop over the three projections is allowed.
     """
-    lines, watch = count_runs(name, cls, (2, 3, 4 * unit))
-    more_lines, more_watch = count_runs(name, cls, (4, 6, 8 * unit))
-    grown_lines = [place for place, count in lines.counts.items() if count < more_lines.counts[place]]
-    grown_calls = [called for called, count in watch.counts.items() if count < more_watch.counts[called]]
+    lines, names, calls = count_runs(name, cls, (2, 3, 4 * unit))
+    more_lines, _, more_calls = count_runs(name, cls, (4, 6, 8 * unit))
+    grown_lines = [place for place, count in lines.items() if count < more_lines[place]]
+    grown_calls = [called for called, count in calls.items() if count < more_calls[called]]
     if grown_lines:
         texts = sorted((number, linecache.getline(path, number).strip()) for path, number in grown_lines)
         loops = [(number, text) for number, text in texts if re.search("for |while ", text)]
@@ -101,12 +91,12 @@ def find_shortcuts(name, cls, unit):
         yield "loop", f"line {number}, {text}"
     elif grown_calls:
         yield "loop", f"{min(grown_calls)}()"
-    elif lines.names & VECTORIZERS:
-        yield "loop", min(lines.names & VECTORIZERS)
-    names = set(watch.counts)  # not lines.names: a solution may use these names for its own functions
+    elif names & VECTORIZERS:
+        yield "loop", min(names & VECTORIZERS)
+    of_torch = set(calls)  # not `names`: a solution may give such a name to its own function
     for module in build(name, cls, 3, 4 * unit).modules():
-        names |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
-    built_in = sorted(filter(BUILT_IN.fullmatch, names))
+        of_torch |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
+    built_in = sorted(filter(BUILT_IN.fullmatch, of_torch))
     if built_in:
         yield "built-in", built_in[0]
 
@@ -131,10 +121,7 @@ def find_training_problems(name, found, cases, dtype, tolerance, random):
 
 
 def find_gradient_problem(layer, x, exact):
-    """Return a sentence if the gradients of x or of the parameters differ from finite differences, else None.
-
-    Without `exact`, the layer computes in float32, which needs larger steps and tolerances.
-    """
+    """Return a sentence if the gradients of x or of the parameters differ from finite differences, else None."""
     frozen = [name for name, p in layer.named_parameters() if p.numel() > 1 and not p.requires_grad and p.any()]
     if frozen:
         return f"{', '.join(frozen)}: nothing is learned, because requires_grad=False"
@@ -145,10 +132,15 @@ def find_gradient_problem(layer, x, exact):
         copy = x * 1  # forward may change it
         return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (copy,))
 
-    step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)
+    step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)  # the larger ones for float32
     options = {"eps": step, "atol": tolerance, "rtol": tolerance, "check_undefined_grad": False}
     try:
-        torch.autograd.gradcheck(forward, inputs, **options)
+        try:
+            torch.autograd.gradcheck(forward, inputs, **options)
+        except RuntimeError as error:
+            if "fork" not in str(error):  # a forked process cannot call backward() if a GPU was used before
+                raise
+            torch.autograd.gradcheck(forward, inputs, check_backward_ad=False, check_forward_ad=True, **options)
     except Exception as error:
         return "they differ from finite differences" if "Jacobian" in str(error) else describe_error(error)
     return None

@@ -10,12 +10,11 @@ Nothing of the submission is run. `find_layers` raises UserError if two files de
 """
 
 import ast
-import contextlib
 import logging
 import re
 import sys
 
-from check.locate import find_base, is_mingpt, is_readme, list_code, list_files
+from check.locate import README, find_base, is_mingpt, list_code, list_files
 from check.source import find_imported, list_imports, read_source
 from helpers import UserError
 
@@ -35,7 +34,7 @@ def check_rules(folder, name, layers):
     `name` is that of the zip or folder that was handed in, and `layers` is what `find_layers` returns.
     """
     base = find_base(folder)
-    code, readmes = list_code(base), list_readmes(base)
+    code, readmes = list_code(base), read_readmes(base)
     pdfs = [path for path in list_files(base) if path.suffix.lower() == ".pdf"]
     sources, broken = {}, [] if code else ["the code is missing; add your .py files or a notebook"]
     for path in code:
@@ -45,12 +44,12 @@ def check_rules(folder, name, layers):
         except UserError as error:
             broken.append(str(error).removesuffix("."))
     misnamed = [f"the zip is called {name}; call it ex5_ID.zip, with your ID"]
-    person = f"{readmes[0].name}: {', '.join(ids_in(read_text(readmes[0]))[:3])}" if readmes else ""
+    person = "; ".join(f"{path.name}: {', '.join(ids_in(text)[:3])}" for path, text in readmes.items())
     found = {  # from each rule to its problems, and to what is fine if there are none
         "name": (misnamed if name.lower().endswith(".zip") and not id_in_name(name) else [], name),
         "readme": (check_readme(readmes, base, name), person),
         "code": (broken, list_names(code, base)),
-        "pdf": (check_pdf(pdfs, base), list_names(pdfs, base)),
+        "pdf": (check_pdf(pdfs), list_names(pdfs, base)),
         "extra": (check_extra(folder, base, [*code, *pdfs, *readmes]), "none"),
         "seeds": (check_seeds(sources), "called"),
         "imports": (check_imports(base, sources, {path for path, _ in layers.values()}), "only allowed packages"),
@@ -59,7 +58,7 @@ def check_rules(folder, name, layers):
 
 
 def list_names(paths, base):
-    """Return the names of some files as one text."""
+    """Return the names of some paths, or the first ones of many, as one text."""
     names = list(dict.fromkeys(str(path.relative_to(base)) for path in paths))
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more
@@ -67,9 +66,8 @@ def list_names(paths, base):
 
 def find_id(folder, name):
     """Return the ID in the name of a submission, or else in its README, or None."""
-    readmes = list_readmes(find_base(folder))
-    ids = id_in_name(name) + (ids_in(read_text(readmes[0])) if readmes else [])
-    return ids[0] if ids else None
+    texts = read_readmes(find_base(folder)).values()
+    return next(iter([*id_in_name(name), *ids_in(" ; ".join(texts))]), None)
 
 
 def id_in_name(name):
@@ -82,43 +80,37 @@ def ids_in(text):
     return re.findall(r"(?<!\d)\d{6,10}(?!\d)", re.sub(r"(?<=\d)[ -](?=\d)", "", text))
 
 
-def list_readmes(base):
-    """Return the READMEs at the top of a submission, or else those in its folders."""
-    readmes = [path for path in list_files(base) if is_readme(path) and not is_mingpt(path, base)]
-    return [path for path in readmes if path.parent == base] or readmes
-
-
-def read_text(path):
-    """Return the text of a README in UTF-8, UTF-16 or the Hebrew code page of Windows."""
-    data = path.read_bytes()[:100_000]
-    encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1255"]
-    for encoding in encodings:
-        with contextlib.suppress(UnicodeDecodeError):
-            return data.decode(encoding)
-    return data.decode("utf-8", errors="replace")
+def read_readmes(base):
+    """Return {path: text} of the READMEs at the top of a submission, or else of those in its folders."""
+    paths = [path for path in list_files(base) if README.fullmatch(path.name) and not is_mingpt(path, base)]
+    texts = {}
+    for path in [path for path in paths if path.parent == base] or paths:
+        data = path.read_bytes()[:100_000]
+        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        texts[path] = data.decode(encoding, errors="replace")
+    return texts
 
 
 def check_readme(readmes, base, name):
     """Return the problems with the README. It needs an ID, and at least three more words: a name and a username."""
     if len(readmes) != 1:
-        advice = "keep one" if readmes else "add README.md or README.txt with name, CSE username and ID"
-        return [f"{len(readmes)} READMEs ({list_names(readmes, base)}); {advice}".replace(" ()", "")]
-    shown, text = readmes[0].name, read_text(readmes[0])
-    ids, expected = ids_in(text), id_in_name(name)
-    problems = []
+        advice = f"({list_names(readmes, base)}); keep one" if readmes else "; add one with name, CSE username and ID"
+        return [f"{len(readmes)} READMEs {advice}".replace(" ;", ";")]
+    (path, text), = readmes.items()
+    ids, expected, problems = ids_in(text), id_in_name(name), []
     if not ids:
-        problems.append(f"{shown} lacks an ID; add a line \"ID: ...\"")
+        problems.append(f"{path.name} lacks an ID; add a line \"ID: ...\"")
     elif expected and expected[0] not in ids:
-        problems.append(f"{shown} has the ID {ids[0]}, but the file name has {expected[0]}; correct one of them")
+        problems.append(f"{path.name} has the ID {ids[0]}, but the file name has {expected[0]}; correct one of them")
     if len(re.findall(r"[^\W\d_][\w.'-]*", LABELS.sub(" ", text))) < 3:
-        problems.append(f"{shown} lacks a name or a CSE username; add lines \"Name: ...\" and \"CSE username: ...\"")
+        problems.append(f"{path.name} lacks a name or a CSE username; add \"Name: ...\" and \"CSE username: ...\"")
     return problems
 
 
-def check_pdf(pdfs, base):
+def check_pdf(pdfs):
     """Return the problems with the PDF."""
     if len(pdfs) != 1:
-        return [f"{len(pdfs)} PDFs{f' ({list_names(pdfs, base)})' if pdfs else ''}; hand in the report as one PDF"]
+        return [f"{len(pdfs)} PDFs; hand in the report as one PDF"]
     try:
         import pypdf  # a requirement of the tests and the report only
 
@@ -134,16 +126,13 @@ def check_pdf(pdfs, base):
 
 def check_extra(folder, base, wanted):
     """Return a list with the files that should not be handed in. Of a folder without a wanted file, it has the name."""
-    names = []
+    extra = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path not in wanted):
-        inner = path.relative_to(base if path.is_relative_to(base) else folder)
-        root = path.parents[len(inner.parts) - 1]
-        empty = [parent for parent in inner.parents if not any(one.is_relative_to(root / parent) for one in wanted)]
-        note = " (minGPT's own code)" if is_mingpt(path, root) else ""
-        names.append(f"{empty[-1]}/{note}" if empty else f"{inner}{note}")
-    names = list(dict.fromkeys(names))
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return [f"remove {', '.join(names[:MOST_NAMES])}{more}"] if names else []
+        root = base if path.is_relative_to(base) else folder
+        outermost_first = [path, *path.parents][len(path.relative_to(root).parts) - 1::-1]
+        extra.append(next(place for place in outermost_first if not any(one.is_relative_to(place) for one in wanted)))
+    note = " (minGPT's own code)" if any(is_mingpt(path / "model.py", folder) for path in extra) else ""
+    return [f"remove {list_names(extra, folder)}{note}"] if extra else []
 
 
 def check_seeds(sources):
@@ -162,10 +151,10 @@ def check_imports(base, sources, with_layers):
     for path, source in sources.items():
         allowed = ALLOWED | own | {*sys.stdlib_module_names} | (OF_COLAB if source.is_notebook else set())
         modules = {module.partition(".")[0] for module, *_ in list_imports(source.tree) if not module.startswith(".")}
-        for names, why in ((modules - allowed - FOR_GENERATION, "which the exercise does not allow"),
-                           (modules & FOR_GENERATION if path not in generation else [], "which only text generation may")):
-            if names:
-                problems.append(f"{path.relative_to(base)} imports {', '.join(sorted(names))}, {why}")
+        forbidden = modules - allowed - (FOR_GENERATION if path in generation else set())
+        if forbidden:
+            why = "the exercise does not allow, or allows only for generating text"
+            problems.append(f"{path.relative_to(base)} imports {', '.join(sorted(forbidden))}, which {why}")
     return problems
 
 

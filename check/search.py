@@ -68,7 +68,7 @@ def search(name, cases, tolerances):
 def list_candidates(name, main, fewest, most, tolerance):
     """Return pairs (distance from the main case, Found) with `fewest` to `most` changes, the fewest mistakes first.
 
-    They are those within the tolerance, and for single changes also the three nearest.
+    They are those within the tolerance, and of single changes also the three nearest.
     """
     roles = list_roles(main.parts, name, is_simple=most > 1)
     candidates = []
@@ -245,13 +245,10 @@ def find_nearest(candidates, cases):
 
 
 def by_loops(found, case):
-    """Return the right result by plain loops: (B, T, d).
-
-    Names, or the numbers at which γ and β start, say which parameter has which role; else the roles that were found.
-    """
+    """Return the right result for the roles that were found, or that the names of matrices tell: (B, T, d)."""
     parts = [case.parts[place] for place in found.roles]
     if len(parts) == 2:
-        gamma, beta = (part.tensor.tolist() for part in choose_affine(case.parts, *parts))
+        gamma, beta = (part.tensor.tolist() for part in parts)
         y = [norm_in_loops(x, gamma, beta) for x in case.x.tolist()]
     else:
         for i, name in enumerate(order_by_name(case.parts) or []):
@@ -261,13 +258,3 @@ def by_loops(found, case):
         biases = [(found.biased * part.bias).tolist() for part in parts[:3]]
         y = [attention_in_loops(x, *matrices, biases) for x in case.x.tolist()]
     return torch.tensor(y, dtype=torch.float64)
-
-
-def choose_affine(parts, gamma, beta):
-    """Return the parts that should be γ and β."""
-    unused = [part for part in parts[2:] if part is not gamma and part is not beta]
-    gamma, beta = (part if part.name or not unused else unused.pop(0) for part in (gamma, beta))
-    starts = [part.start for part in parts[2:]]
-    is_one_added = beta.name and beta.start == 1 and starts.count(1) == 1
-    is_zero_factor = gamma.name and gamma.start == 0 and starts.count(0) == 1
-    return (beta, gamma) if is_one_added or is_zero_factor else (gamma, beta)

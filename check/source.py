@@ -5,7 +5,6 @@ only code cells count, and a cell that is not valid Python is left out.
 """
 
 import ast
-import builtins
 import json
 import re
 import symtable
@@ -131,54 +130,34 @@ def find_imported(path, tree, files):
 
 
 def select_needed(tree, names):
-    """Return the module with only the statements that some names need, those that these need, and so on.
-
-    Imports with * are among them only if a name is defined nowhere else.
-    """
+    """Return the module with only the statements that some names need, those that these need, and so on."""
     statements = [one for one in tree.body if not (isinstance(one, ast.If) and "__name__" in ast.unparse(one.test))]
-    chosen, missing = select(statements, names, stars=False)
-    if missing:
-        chosen, _ = select(statements, names, stars=True)
-    future = [one for one in tree.body if isinstance(one, ast.ImportFrom) and one.module == "__future__"]
-    return ast.Module([*future, *chosen], [])  # these come first, also if a later cell has them
-
-
-def select(statements, names, stars):
-    """Return the needed statements, and the needed names that none of them defines."""
-    needed, selected = {*names}, {}
-    size = -1
+    needed, selected, size = {*names, "*"}, {}, -1  # an import of * may be needed
     while size < len(selected):
         size = len(selected)
         for number, statement in enumerate(statements):
-            if number not in selected and is_needed(statement, needed, names, stars):
+            if number not in selected and is_needed(statement, needed, names):
                 selected[number] = statement
                 needed |= find_globals(statement)
-    chosen = [keep_imports(selected[number], needed) for number in sorted(selected)]
-    return chosen, needed.difference(dir(builtins), ["__name__", "__file__"], *map(find_bound, chosen))
+    future = [one for one in statements if is_future(one)]
+    return ast.Module([*future, *(selected[number] for number in sorted(selected))], [])
 
 
-def is_needed(statement, needed, names, stars):
+def is_future(statement):
+    """Return whether a statement is `from __future__ import ...`, which stands first, also if a later cell has it."""
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+
+
+def is_needed(statement, needed, names):
     """Return whether a statement defines or changes one of the needed names, or the defaults of torch."""
-    if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
-        return stars
     if isinstance(statement, ast.Expr):
         call = re.match(r"torch\.set_default_|setattr\((\w+)", ast.unparse(statement))
         return bool(call) and (call[1] is None or call[1] in needed)
     if isinstance(statement, ast.FunctionDef) and statement.decorator_list:  # it may become a method of a class
-        types = [argument.annotation for argument in statement.args.args if argument.annotation]
-        words = {word for tree in (*statement.decorator_list, *types) for word in re.findall(r"\w+", ast.unparse(tree))}
-        if words & {*names}:
+        words = re.findall(r"\w+", " ".join(map(ast.unparse, [*statement.decorator_list, statement.args])))
+        if {*words} & {*names}:
             return True
-    return bool(needed & find_bound(statement))
-
-
-def keep_imports(statement, needed):
-    """Return an import with only the names that are needed, and any other statement as it is."""
-    if not isinstance(statement, IMPORTS):
-        return statement
-    kept = [alias for alias in statement.names if (alias.asname or alias.name.partition(".")[0]) in needed | {"*"}]
-    fields = dict(ast.iter_fields(statement)) | {"names": kept}
-    return ast.copy_location(type(statement)(**fields), statement)
+    return bool(needed & find_bound(statement)) and not is_future(statement)
 
 
 def find_bound(statement, patches=True):

@@ -25,17 +25,12 @@ MAIN_GUARD = "what loads data, asks or exits belongs under if __name__ == \"__ma
 
 
 def work(order):
-    """Do the work that a JSON text describes, and end the process.
-
-    The answer is a file of JSON lines: the "stage" of the work and its "layer", "started" before the solution is
-    imported, then "rules" and "id", and at the end "layers" or "error".
-    """
-    order, process, stages = json.loads(order), os.getpid(), []
+    """Do the work that a JSON text describes, write the answer, a file of JSON lines, and end the process."""
+    order, process = json.loads(order), os.getpid()
 
     def tell(**news):
         if os.getpid() != process:  # a process that the solution forked ends here
             os._exit(0)
-        stages.append(news.get("stage"))
         with open(order["answer"], "a", encoding="utf-8") as file:
             file.write(json.dumps(news) + "\n")
 
@@ -44,7 +39,7 @@ def work(order):
     except UserError as error:
         tell(error=str(error))
     except BaseException as error:
-        tell(error=f"{list(filter(None, stages))[-1]} cannot be judged: {type(error).__name__}: {error}.")
+        tell(error=f"{order['shown']} cannot be judged: {type(error).__name__}: {error}.")
     os._exit(0)  # does not wait for threads that the solution started
 
 
@@ -82,11 +77,9 @@ def do_work(order, tell):
         else:
             note = f"missing: {shown} has no class {name}; the exercise asks for this name{unread}"
             layers[name] = {"right": False, "mistake": "missing", "difference": None, "notes": [note]}
-    if rules:
-        looping = [name for name, layer in layers.items() if "loop" in (layer["mistake"] or "").split("+")]
-        detail = f"{' and '.join(looping)}: a loop; use matrix products" if looping else "none"
-        rules["loops"] = {"ok": not looping, "detail": detail}
-    tell(layers=layers, rules=rules)
+    looping = [name for name, layer in layers.items() if "loop" in (layer["mistake"] or "").split("+")]
+    detail = f"{' and '.join(looping)}: a loop; use matrix products" if looping else "none"
+    tell(layers=layers, rules=rules and rules | {"loops": {"ok": not looping, "detail": detail}})
 
 
 def refuse(text):
@@ -143,10 +136,7 @@ def pretend_gpu():
 
 
 def load_module(path, shown, base):
-    """Run the code of a file that its classes need, or all its code if that fails. Return its module.
-
-    Raises UserError if both fail.
-    """
+    """Return the module of a file after running what its classes need, or if that fails, all. Raises UserError."""
     source = read_source(path, shown)
     lines = source.text.splitlines(keepends=True)
     linecache.cache[str(path)] = len(source.text), None, lines, str(path)  # a notebook's lines are not the file's
