@@ -128,24 +128,21 @@ class MyTransformer(nn.Module):
         num_of_blocks: number of transformer blocks.
         dropout: dropout of the blocks.
         freeze: whether the word vectors stay fixed during training.
-        input_dim: number of features of each token that the first block reads. The default is d.
     """
 
-    def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False, input_dim=None):
+    masks_padding = True  # so that the scripts pad each batch to its longest review instead of max_len
+
+    def __init__(self, vocab, max_len, num_of_blocks, dropout=0.1, freeze=False):
         super().__init__()
         self.max_len = max_len
         self.pad_id = vocab.stoi["<pad>"]
         self.embedding = nn.Embedding.from_pretrained(vocab.vectors.clone(), freeze=freeze, padding_idx=self.pad_id)
-        input_dim = input_dim or self.embedding.embedding_dim
+        input_dim = self.embedding.embedding_dim
         self.blocks = nn.ModuleList(MyTransformerBlock(max_len, input_dim, dropout) for _ in range(num_of_blocks))
         self.fc = nn.Linear(input_dim, 1)
 
-    def embed(self, ids):
-        """Return what the first block reads: ids (B, T) -> (B, T, d)."""
-        return self.embedding(ids)
-
-    def forward(self, ids, *inputs):
-        """Return the logits of reviews: ids (B, T), and other inputs of `embed` if it has any -> (B, 1).
+    def forward(self, ids):
+        """Return the logits of reviews: ids (B, T) -> (B, 1).
 
         Raises:
             ValueError: T is longer than `max_len`.
@@ -153,7 +150,7 @@ class MyTransformer(nn.Module):
         if ids.shape[1] > self.max_len:
             raise ValueError(f"the batch has {ids.shape[1]} tokens a review; the network takes at most {self.max_len}")
         mask = ids != self.pad_id  # (B, T), True for tokens
-        x = self.embed(ids, *inputs)  # (B, T, d)
+        x = self.embedding(ids)  # (B, T, d)
         for block in self.blocks:
             x = block(x, mask)
         is_token = mask.unsqueeze(2)  # (B, T, 1)

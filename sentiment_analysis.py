@@ -3,217 +3,306 @@
     python sentiment_analysis.py                        1 block, 5 epochs, learning rate 1e-4: about 85 %
     python sentiment_analysis.py --sample               a quick try on 312 bundled reviews, with its own settings
     python sentiment_analysis.py --preset bonus         about 93 %, see helpers/bonus/
-    python sentiment_analysis.py predict "A film to fall asleep in."
 
-A run writes `metrics.json`, `analysis.json`, `loss.png` and `model.pt` to `runs/NAME/`. The README lists all commands.
+A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/PRESET/`. Settings that differ from the preset are part
+of the folder's name, as in `runs/required-blocks2`.
 """
 
-import helpers.runtime  # noqa: F401  before torch, which reads the environment when it is imported
+from helpers import UserError, keep_freed_memory, run  # before torch
 
 # isort: split
+import argparse
 import datetime
+import importlib.metadata
 import json
+import math
+import platform
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch.nn import functional as F
+from torchtext.vocab import Vocab
 from tqdm import tqdm
 
-from helpers import evaluate
-from helpers.analysis import remove_model, store_model
-from helpers.checkpoint import Checkpoint, data_digest, identity_of_run, refuse_to_lose
-from helpers.cli import number, parse_with_settings, run_command, setting
-from helpers.data.archive import SAMPLE_DIR, choose_source, expected_digest, find_source
-from helpers.data.batches import BucketLoader, predict_logits
-from helpers.data.reviews import load_reviews, select, split_train_val
-from helpers.data.vocab import GLOVE_DIMS, add_glove, build_vocab
-from helpers.door import BONUS_PRESETS, load_bonus, make_pipeline
-from helpers.figures import plot_run
-from helpers.files import only_process, write_text
-from helpers.inference import predict
-from helpers.inference.predictor import Predictor
-from helpers.options import refuse_options, run_parser
-from helpers.pipeline import ImdbData
-from helpers.runtime import choose_device, describe_machine, keep_freed_memory, refuse_memory_errors
+from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits
+from helpers.files import DownloadError, reading, whole_file, write_text
+from helpers.imdb import DATA_DIR, SAMPLE, find_source, identity_of, is_sample, load_reviews, select, split_train_val
+from helpers.predictor import Predictor, make_pipeline, models_text
+
+BONUS = {"lr": 1e-3, "max_len": 400, "dropout": 0.3, "valid_share": 0.05}
+PRESETS = {  # what differs from the settings of the exercise, which are the defaults of the options
+    "required": {},
+    "sample": {"data_dir": SAMPLE, "epochs": 20, "lr": 1e-3, "batch_size": 16, "min_freq": 2},
+    "bonus": BONUS | {"epochs": 5, "bonus": {"unlabelled": False}},
+    "bonus-unsup": BONUS | {"epochs": 8, "bonus": {"unlabelled": True}},
+}
+NOT_SETTINGS = {"preset", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a run. The defaults are those of the exercise."""
-
-    blocks: int = setting(1, "number of transformer blocks", type=number(int, 1))
-    epochs: int = setting(5, "passes over the training reviews", type=number(int, 1))
-    lr: float = setting(1e-4, "learning rate of Adam; in the bonus, its peak", type=number(float, 1e-12))
-    batch_size: int = setting(32, "reviews in a batch", type=number(int, 1))
-    max_len: int = setting(500, "maximum number of tokens read from a review", type=number(int, 1, 100_001))
-    dropout: float = setting(0.1, "dropout of the attention's output", type=number(float, 0, 1))
-    freeze: bool = setting(False, "keep the word vectors fixed", action="store_true")
-    min_freq: int = setting(10, "minimum count of a word in the vocabulary", type=number(int, 1))
-    glove_dim: int = setting(50, "features of a word vector", type=int, choices=GLOVE_DIMS)
-    valid_share: float = setting(0.2, "share of the training reviews that is used for validation")
-    handout_data: bool = setting(False, "split at random; build the vocabulary from the validation reviews too")
-    bonus: object = setting(None, "settings of the bonus, a BonusSettings, or None")
-
-
-REQUIRED = Settings()
-HANDOUT = Settings(glove_dim=300, freeze=True, handout_data=True)  # those of the hand-out that students receive
-SAMPLE = Settings(epochs=20, lr=1e-3, batch_size=16, min_freq=2)  # few reviews need more epochs and larger steps
-PRESETS = {"required": REQUIRED, "handout": HANDOUT, "sample": SAMPLE}
-COMMANDS = {"evaluate": evaluate.main, "predict": predict.main}
-
-
-def preset(name):
-    """Return the settings of a preset. Raises UserError for a bonus preset if the bonus is missing."""
-    return PRESETS[name] if name in PRESETS else Settings(**load_bonus().PRESETS[name])
+def make_parser():
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--preset", choices=PRESETS, default="required", help="named settings, which single options override")
+    add("--sample", dest="preset", action="store_const", const="sample", help="train on the 312 bundled reviews")
+    add("--blocks", type=int, default=1, help="transformer blocks")
+    add("--epochs", type=int, default=5, help="passes over the training reviews")
+    add("--lr", type=float, default=1e-4, help="learning rate of Adam; in the bonus, its peak")
+    add("--batch-size", type=int, default=32, help="reviews in a batch")
+    add("--max-len", type=int, default=500, help="tokens that are read of a review")
+    add("--dropout", type=float, default=0.1, help="dropout of the attention's output")
+    add("--freeze", action="store_true", help="keep the word vectors fixed")
+    add("--min-freq", type=int, default=10, help="minimum count of a word in the vocabulary")
+    add("--glove-dim", type=int, default=50, choices=[50, 100, 200, 300], help="features of a word vector")
+    add("--seed", type=int, default=42, help="seed of numpy and torch")
+    add("--data-dir", default=DATA_DIR, help="the IMDB archive, its folder, or the extracted data")
+    add("--cache-dir", default=".cache", help="folder for cached results")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    add("--out", help="folder for the results; without it, runs/ and a name from the preset and changed settings")
+    add("--resume", action="store_true", help="continue an interrupted run")
+    parser.set_defaults(valid_share=0.2, bonus=None)
+    return parser
 
 
-def set_seed(seed=42):
+def parse_args(argv=None):
+    """Return the options of a run. Those that are not in NOT_SETTINGS are its settings."""
+    parser = make_parser()
+    parser.set_defaults(**PRESETS[parser.parse_args(argv).preset])
+    args = parser.parse_args(argv)
+    if args.preset == "sample" and args.data_dir != SAMPLE:
+        parser.error("--sample trains on the bundled reviews; leave out --data-dir")
+    if min(args.blocks, args.epochs, args.lr, args.batch_size, args.max_len, args.min_freq) <= 0:
+        parser.error("--blocks, --epochs, --lr, --batch-size, --max-len and --min-freq must be above 0")
+    if not 0 <= args.dropout < 1 or not 0 <= args.seed < 2**32:
+        parser.error("--dropout must be from 0 to below 1, and --seed from 0 to 4294967295")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("this machine has no CUDA device; leave out --device")
+    changed = [name for name, value in settings_of(args).items() if value != parser.get_default(name)]
+    used = make_pipeline(settings_of(args)).settings
+    for name in changed:
+        if used[name] is None:
+            parser.error(f"the network in models.py has no argument {name}; leave out --{name}")
+    if args.out is None:
+        args.out = default_folder(args, changed)
+    args.out = Path(args.out)
+    return args
+
+
+def default_folder(args, changed):
+    """Return the folder of a run: its preset and the settings that differ from it, so that runs do not mix."""
+    parts = [args.preset]
+    if is_sample(args.data_dir) and args.preset != "sample":
+        parts.append("on-sample")
+    if args.seed != 42:
+        parts.append(f"seed{args.seed}")
+    for name in changed:
+        value = getattr(args, name)
+        parts.append(name.replace("_", "-") + ("" if value is True else str(value)))
+    return "runs/" + "-".join(parts)
+
+
+def settings_of(args):
+    """Return the settings of a run, as in `metrics.json` and `model.pt`."""
+    return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
+
+
+class ImdbData(NamedTuple):
+    """The eight values of the exercise's `load_imdb_data`."""
+
+    train_set: ReviewSet  # items are (label, ids)
+    valid_set: ReviewSet
+    test_set: ReviewSet
+    train_loader: BucketLoader  # batches of ids (B, T), inputs of the bonus, if any, and float labels (B,)
+    valid_loader: BucketLoader
+    test_loader: BucketLoader
+    vocab: Vocab
+    pad_id: int
+
+
+def set_seed(seed):
     """Seed numpy and torch."""
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
-def load_imdb_data(settings=REQUIRED, source=None, cache_dir=".cache", seed=42, device="cpu", pipeline=None):
-    """Return the data that training needs: an `ImdbData`, which names the eight values of the exercise.
-
-    Args:
-        settings: the settings of the run.
-        source: the archive or the extracted folder. With None, the archive in `.data`, downloaded if missing.
-        cache_dir: folder for cached results.
-        seed: seed of all random choices, except the random split of the hand-out, which is always the same.
-        device: where the tensors are.
-        pipeline: the `pipeline.Pipeline` to fit. With None, a new one is made.
-    """
-    set_seed(seed)
-    pipeline = pipeline or make_pipeline(asdict(settings))
-    source = Path(source or find_source())
-    reviews = load_reviews(source, cache_dir, pipeline.parts, expected_digest(source))
-    is_train, is_valid = split_train_val(reviews, settings.valid_share, at_random=settings.handout_data)
-    is_counted = is_train | is_valid if settings.handout_data else is_train
-    vocab = build_vocab(reviews, is_counted, min_freq=settings.min_freq)
-    covered = add_glove(vocab, settings.glove_dim, cache_dir)
+def load_imdb_data(args, pipeline):
+    """Return the data that training needs, an `ImdbData`, and fit the `Pipeline` of the run."""
+    set_seed(args.seed)
+    reviews = load_reviews(find_source(args.data_dir), args.cache_dir, pipeline.parts)
+    is_train, is_valid = split_train_val(reviews, args.valid_share)
+    vocab = build_vocab(reviews, is_train, min_freq=args.min_freq)
+    covered = add_glove(vocab, args.glove_dim, args.cache_dir)
     print(f"{is_train.sum():,} reviews to train on, {is_valid.sum():,} to validate, {reviews.test.sum():,} to test; "
           f"{len(vocab):,} words, {covered:.1%} of them in GloVe")
-    pipeline.data_digest = data_digest(reviews, is_train)
-    pipeline.fit(reviews, is_train, vocab, seed, cache_dir)
-    train_set = pipeline.train_set(select(reviews, is_train), vocab, device)
-    valid_set = pipeline.review_set(select(reviews, is_valid), vocab, device)
-    test_set = pipeline.review_set(select(reviews, reviews.test), vocab, device)
+    pipeline.fit(reviews, is_train, vocab, args.seed, args.cache_dir)
+    train_set = pipeline.train_set(select(reviews, is_train), vocab, args.device)
+    valid_set = pipeline.review_set(select(reviews, is_valid), vocab, args.device)
+    test_set = pipeline.review_set(select(reviews, reviews.test), vocab, args.device)
     return ImdbData(train_set, valid_set, test_set, pipeline.train_loader(train_set), BucketLoader(valid_set),
                     BucketLoader(test_set), vocab, vocab.stoi["<pad>"])
 
 
-def make_optimizer(model, lr):
-    """Return Adam for the parameters that are trained."""
-    return torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=lr, fused=True)
+def compute_metrics(logits, labels):
+    """Return loss, accuracy and confusion matrix (rows: true labels): logits, labels (reviews,) -> dict."""
+    loss = F.binary_cross_entropy_with_logits(logits, labels).item()
+    cell = 2 * labels.long() + (logits > 0)  # place of each review in the flattened matrix
+    confusion = torch.bincount(cell, minlength=4).reshape(2, 2)
+    return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
 
 
 def train_epoch(model, loader, optimizer, scheduler, title):
-    """Pass once over the training reviews and return the mean loss. Raises UserError if the loss diverges."""
+    """Pass once over the training reviews and return the mean loss."""
     model.train()
-    total, count = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device), 0
-    bar = tqdm(loader, desc=title, unit=" batches", leave=False)
-    for step, (*inputs, labels) in enumerate(bar, 1):
-        logits = model(*inputs).squeeze(1)  # (B,)
+    total = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+    for *inputs, labels in tqdm(loader, desc=title, unit=" batches", leave=False):
+        logits = model(*inputs).flatten()  # (B, 1) or (B,) -> (B,)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
-        total += loss.detach().double() * len(labels)
-        count += len(labels)
-        if step % 50 == 0 or step == len(loader):  # not at every step: reading the loss waits for the GPU
-            mean = evaluate.check_finite(total.item() / count, f"{title}, within the 50 steps up to step {step}")
-            bar.set_postfix_str(f"loss {mean:.4f}", refresh=False)
-    return mean
+        total += loss.detach().double() * len(labels)  # on the GPU: `item` would wait for it at every step
+    return total.item() / len(loader.dataset)
 
 
 def run_epoch(epoch, model, data, optimizer, scheduler):
-    """Train for one epoch, validate, and return the metrics of the epoch, a dict. Raises UserError on divergence."""
+    """Train for one epoch, validate, print and return the metrics: a dict. Raises UserError if a loss diverges."""
     started = time.perf_counter()
     train_loss = train_epoch(model, data.train_loader, optimizer, scheduler, f"epoch {epoch}")
-    seconds = max(time.perf_counter() - started, 1e-3)  # the clock of a virtual machine may stand still
-    valid_logits = predict_logits(model, data.valid_loader, "validation")
-    valid = evaluate.compute_metrics(valid_logits, data.valid_set.labels)
-    evaluate.check_finite(valid["loss"], f"the validation after epoch {epoch}")
+    seconds = time.perf_counter() - started
+    valid = compute_metrics(predict_logits(model, data.valid_loader, "validation"), data.valid_set.labels)
+    if not math.isfinite(train_loss + valid["loss"]):
+        raise UserError(f"the loss of epoch {epoch} is not finite; try a smaller --lr.")
+    print(f"epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
+          f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s", flush=True)
     return {"train_loss": train_loss, "valid_loss": valid["loss"], "valid_accuracy": valid["accuracy"],
-            "seconds": seconds, "tokens_per_second": int(data.train_loader.dataset.lengths.sum() / seconds)}
+            "seconds": seconds}
 
 
-@refuse_memory_errors()
-def train(settings, source, folder, cache_dir=".cache", device="auto", seed=42, models=None, resume=False,
-          on_epoch=evaluate.print_epoch):
-    """Train and test a network, write the results to `folder`, and return the metrics, as in `metrics.json`.
+def identity_of_run(args, pipeline, data):
+    """Return what must be equal for a run to continue another: a dict of JSON values."""
+    return pipeline.settings | {"seed": args.seed, "device": args.device, "models.py": models_text(),
+                                "vocabulary": data.vocab.itos, "reviews": identity_of(data.train_set.reviews)}
 
-    Args:
-        settings, source, cache_dir, seed: as in `load_imdb_data`.
-        device: "auto", "cpu" or "cuda".
-        models: path of another `models.py`. Its network is trained instead of the one of this project.
-        resume: continue the interrupted run in `folder`.
-        on_epoch: called after each epoch with the metrics so far. `metrics["epochs"]` has one dict for each epoch.
-    """
+
+def save_checkpoint(path, identity, metrics, parts):
+    """Write everything that the next epochs depend on. `parts` are objects with a `state_dict`."""
+    kind, keys, *rest = np.random.get_state()
+    random = {"numpy": (kind, keys.tolist(), *rest), "torch": torch.get_rng_state(),
+              "cuda": torch.cuda.get_rng_state_all()}
+    states = [part.state_dict() for part in parts]
+    with whole_file(path) as temporary:
+        torch.save({"identity": identity, "metrics": metrics, "parts": states, "random": random}, temporary)
+
+
+def load_checkpoint(path, identity, parts):
+    """Restore what `save_checkpoint` wrote, and return the metrics so far."""
+    with reading(path, "delete it and train again."):
+        saved = torch.load(path, weights_only=True)
+        different = [name for name, value in identity.items() if saved["identity"].get(name) != value]
+        if different:
+            raise UserError(f"{path} is of a run with another {', '.join(different)}; use its options, or delete it.")
+        for part, state in zip(parts, saved["parts"], strict=True):
+            part.load_state_dict(state)
+        np.random.set_state(saved["random"]["numpy"])
+        torch.set_rng_state(saved["random"]["torch"])
+        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+    print(f"continuing after epoch {len(saved['metrics']['epochs'])}")
+    return saved["metrics"]
+
+
+def describe_run(args, pipeline, data):
+    """Return what `metrics.json` says about a run before its first epoch: a dict."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "torchtext", "spacy", "numpy")}
+    device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    return {"data": "SAMPLE" if is_sample(args.data_dir) else "IMDB", "seed": args.seed, "words": len(data.vocab),
+            "settings": pipeline.settings, "device": device, "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version()} | versions, "epochs": [], "seconds": 0.0}
+
+
+def train(args):
+    """Train and test a network, write the results to `args.out`, and return the metrics, as in `metrics.json`."""
+    checkpoint = args.out / "checkpoint.pt"  # there from the first epoch until the run is finished
+    if checkpoint.exists() and not args.resume:
+        raise UserError(f"{args.out} holds an interrupted run; add --resume to continue it, or delete {checkpoint}.")
+    if args.resume and not checkpoint.exists():
+        raise UserError(f"{args.out} holds no interrupted run; leave out --resume.")
     started = time.perf_counter()
-    folder, device = Path(folder), choose_device(device)
     keep_freed_memory()
-    pipeline = make_pipeline(asdict(settings), models)
-    data = load_imdb_data(settings, source, cache_dir, seed, device, pipeline)
-    metrics = {"data": "SAMPLE" if source == SAMPLE_DIR else "IMDB", "content_digest": expected_digest(source),
-               "models": models, "seed": seed, "words": len(data.vocab), "settings": pipeline.settings,
-               **describe_machine(device)}
-    set_seed(seed)  # again, so that training does not depend on the random numbers of the data step
-    model = pipeline.build_model(data.vocab).to(device)
-    optimizer = make_optimizer(model, settings.lr)
-    scheduler = pipeline.make_scheduler(optimizer, settings.epochs * len(data.train_loader))
-    identity = identity_of_run(metrics, device, data.vocab, pipeline.data_digest)
-    checkpoint = Checkpoint(folder / "checkpoint.pt", identity, model=model, optimizer=optimizer, scheduler=scheduler)
-    metrics["epochs"], seconds_before = checkpoint.start(resume)
+    pipeline = make_pipeline(settings_of(args))
+    data = load_imdb_data(args, pipeline)
+    set_seed(args.seed)  # again, so that training does not depend on the random numbers of the data step
+    model = pipeline.build_model(data.vocab).to(args.device)
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.lr, fused=True)
+    scheduler = pipeline.make_scheduler(optimizer, args.epochs * len(data.train_loader))
+    parts = model, optimizer, scheduler
+    identity = identity_of_run(args, pipeline, data)
+    metrics = load_checkpoint(checkpoint, identity, parts) if args.resume else describe_run(args, pipeline, data)
+    started -= metrics["seconds"]  # of the epochs before an interruption
 
-    for epoch in range(len(metrics["epochs"]) + 1, settings.epochs + 1):
+    for epoch in range(len(metrics["epochs"]) + 1, args.epochs + 1):
         metrics["epochs"].append(run_epoch(epoch, model, data, optimizer, scheduler))
-        checkpoint.save(metrics["epochs"], seconds_before + time.perf_counter() - started)
-        on_epoch(metrics)
+        metrics["seconds"] = time.perf_counter() - started
+        save_checkpoint(checkpoint, identity, metrics, parts)
 
-    test(Predictor(model, data.vocab, pipeline, metrics["data"]), data, source, folder, metrics)
-    metrics |= {"seconds": seconds_before + time.perf_counter() - started, "date": datetime.date.today().isoformat()}
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    plot_run(metrics, folder / "loss.png")
-    checkpoint.path.unlink()  # last, because a folder with a checkpoint counts as an interrupted run
-    evaluate.print_results(folder, metrics)
+    metrics["test"] = compute_metrics(predict_logits(model, data.test_loader, "test"), data.test_set.labels)
+    predictor = Predictor(model, data.vocab, pipeline, metrics["data"])
+    predictor.calibrate(data.valid_set.reviews)
+    metrics |= {"calibration": predictor.calibration, "seconds": time.perf_counter() - started,
+                "date": datetime.datetime.now().isoformat(timespec="seconds")}
+    predictor.save(args.out / "model.pt")
+    write_text(args.out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    checkpoint.unlink()  # a folder with a checkpoint counts as an interrupted run
+    plot_losses(metrics, args.out / "loss.png")
     return metrics
 
 
-def test(predictor, data, source, folder, metrics):
-    """Add the test metrics to `metrics`. Store the network in `folder`, unless it comes from another models.py."""
-    logits = predict_logits(predictor.model, data.test_loader, "test")
-    if metrics["models"]:
-        metrics["test"] = evaluate.compute_metrics(logits, data.test_set.labels)
-        remove_model(folder)
-    else:
-        metrics |= store_model(predictor, data, source, logits, folder)
+def plot_losses(metrics, path):
+    """Draw the training and validation loss of each epoch."""
+    figure = Figure(figsize=(6, 3.75), layout="constrained")  # without pyplot, so it needs no display
+    title = f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.1%}"
+    axes = figure.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "binary cross-entropy", "title": title})
+    epochs = range(1, len(metrics["epochs"]) + 1)
+    axes.plot(epochs, [epoch["train_loss"] for epoch in metrics["epochs"]], "o-", label="training")
+    axes.plot(epochs, [epoch["valid_loss"] for epoch in metrics["epochs"]], "s--", label="validation")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    try:
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, dpi=200)
+    except Exception as error:  # the results are there; a broken installation of matplotlib must not hide them
+        print(f"note: {path} cannot be drawn ({error})")
 
 
-def main(argv=None):
-    """Train, or run the command that the first word names."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in COMMANDS:
-        return COMMANDS[argv[0]](argv[1:])
-    args, given = parse_with_settings(run_parser([*PRESETS, *BONUS_PRESETS], COMMANDS), argv, REQUIRED)
-    settings = preset(args.preset)  # fails before anything is downloaded if the bonus is missing
-    refuse_options(args, settings)
-    source = choose_source(args.data_dir, sample=args.preset == "sample")
-    if source == SAMPLE_DIR:  # also if IMDB cannot be downloaded
-        args.preset, settings = "sample", SAMPLE
-    name = f"{Path(args.models).stem}-{args.preset}" if args.models else args.preset
-    folder = Path(args.runs_dir, args.name or name)
-    with only_process(folder):
-        refuse_to_lose(folder, args.resume, args.overwrite)
-        train(replace(settings, **given), source, folder, args.cache_dir, args.device, args.seed, args.models,
-              args.resume)
+def print_results(metrics, folder):
+    """Print the test accuracy, the confusion matrix and where the results are."""
+    (true_negative, false_positive), (false_negative, true_positive) = metrics["test"]["confusion"]
+    print(f"{metrics['data']} test accuracy {metrics['test']['accuracy']:.2%}")
+    print("                  predicted negative  predicted positive")
+    print(f"negative reviews  {true_negative:18,}  {false_positive:18,}")
+    print(f"positive reviews  {false_negative:18,}  {true_positive:18,}")
+    print(f"{metrics['seconds']:.0f} s; results are in {folder}: metrics.json, loss.png, model.pt")
+    if metrics["data"] == "SAMPLE":
+        print("SAMPLE results, not IMDB: trained and tested on the 312 invented reviews in sample_reviews/.")
+
+
+def main():
+    args = parse_args()
+    try:
+        find_source(args.data_dir)
+    except DownloadError as error:
+        if "--data-dir" in " ".join(sys.argv):
+            raise
+        print(f"note: {error}")
+        args = parse_args([*sys.argv[1:], "--sample"])
+    print_results(train(args), args.out)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(main)

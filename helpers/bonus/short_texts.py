@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.bonus.negation import SCOPE, STOPS, is_negated, is_one_of, starts_sentence
-from helpers.data.batches import BucketLoader
-from helpers.data.reviews import make_reviews, select
+from helpers.batches import BucketLoader
+from helpers.bonus.ngrams import SCOPE, STOPS, is_negated, is_one_of, starts_sentence
+from helpers.imdb import make_reviews, select
 
 SPANS, SENTENCES, NEGATIONS = 1.25, 0.4, 0.2  # texts in a pass, for each training review
 SPAN_LENGTHS = 3, 100  # tokens
@@ -44,7 +44,7 @@ class Negator:
     """Insert or remove the negation of a sentence, where that reverses what the sentence says.
 
     Args:
-        reviews: a `reviews.Reviews`.
+        reviews: a `imdb.Reviews`.
         values: (tokens,) the linear value of the word at each token, ignoring negation.
     """
 
@@ -112,7 +112,7 @@ class ShortTextLoader(BucketLoader):
         folds: (reviews,) the fold of each review, see `ngrams`.
         tables: an `ngrams.NgramTable` for each fold.
         batch_size: texts in a batch.
-        make_set: a function that returns the `ReviewSet` of texts; its arguments are `reviews.Reviews`, the fold of
+        make_set: a function that returns the `ReviewSet` of texts; its arguments are `imdb.Reviews`, the fold of
             each text, the vocabulary and the device.
     """
 
@@ -176,7 +176,7 @@ class ShortTextLoader(BucketLoader):
         return review, first, first + length
 
     def draw(self):
-        """Return the texts of a pass, whole reviews included, and the fold of each: `reviews.Reviews`, (texts,)."""
+        """Return the texts of a pass, whole reviews included, and the fold of each: `imdb.Reviews`, (texts,)."""
         tokens, starts = self.reviews.tokens, self.reviews.starts
         span_review, span_first, span_last = self.draw_spans()
         sentence = np.random.randint(len(self.first), size=self.num_sentences)

