@@ -147,7 +147,7 @@ def list_remarks(result):
     """Return sentences on what is wrong with a submission, and notes on its layers."""
     remarks = [result["error"]] if "error" in result else []
     for name, verdict in result["layers"].items():
-        notes = [note for note in verdict["notes"] if not note.startswith(("exercise", "example", "nearest", "float32"))]
+        notes = [note for note in verdict["notes"] if not note.startswith(("exercise:", "example:", "near", "float"))]
         remarks += [f"{name}: {note.partition(': ')[2]}" for note in notes]
     remarks += [f"{RULES[code]}: {rule['detail']}" for code, rule in result["rules"].items() if not rule["ok"]]
     return [f"{remark.removesuffix('.')}." for remark in remarks]
