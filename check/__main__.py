@@ -5,7 +5,7 @@
 
 A PATH is a Python file, a notebook, a zip or a folder. A folder is a set of submissions if it holds a zip, or if it has
 no code, README or PDF of its own and at least two folders with code: its zips and folders are the submissions, and
-files of code beside them are left out. Any other folder is one submission.
+its files of code are left out. Any other folder is one submission.
 
 The exit code is 0 if all is right, 1 if something is wrong, and 2 if something cannot be judged.
 Checking runs the code of the solution: run the code of strangers in a container.
