@@ -150,7 +150,8 @@ def list_remarks(result):
         notes = [note for note in verdict["notes"] if not note.startswith(("exercise:", "example:", "near", "float"))]
         remarks += [f"{name}: {note.partition(': ')[2]}" for note in notes]
     remarks += [f"{RULES[code]}: {rule['detail']}" for code, rule in result["rules"].items() if not rule["ok"]]
-    return [f"{remark.removesuffix('.')}." for remark in remarks]
+    path = Path(result["submission"])
+    return [f"{remark.removesuffix('.')}.".replace(str(path), path.name) for remark in remarks]
 
 
 if __name__ == "__main__":

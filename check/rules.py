@@ -51,7 +51,7 @@ def check_rules(folder, name, layers):
     add("pdf", check_pdf(pdfs), list_names(pdfs, base))
     add("extra", check_extra(folder, base, [*code, *pdfs, *readmes]), "none")
     add("seeds", check_seeds(sources), "called")
-    add("imports", check_imports(base, sources, {path for path, _ in layers.values()}), "only allowed packages")
+    add("imports", check_imports(base, code, sources, {path for path, _ in layers.values()}), "only allowed packages")
     return rules
 
 
@@ -140,9 +140,9 @@ def check_seeds(sources):
     return [f"{' and '.join(missing)}: not called; call it before you split, shuffle or train"] if missing else []
 
 
-def check_imports(base, sources, with_layers):
+def check_imports(base, code, sources, with_layers):
     """Return the problems with imports. What generates text may also import minGPT and what it needs."""
-    own = {part.removesuffix(".py") for path in sources for part in (base.name, *path.relative_to(base).parts)}
+    own = {part.removesuffix(".py") for path in code for part in (base.name, *path.relative_to(base).parts)}
     generation = find_generation(sources, with_layers)
     problems = []
     for path, source in sources.items():
@@ -150,7 +150,7 @@ def check_imports(base, sources, with_layers):
         modules = {module.partition(".")[0] for module, *_ in list_imports(source.tree) if not module.startswith(".")}
         forbidden = modules - allowed - (FOR_GENERATION if path in generation else set())
         if forbidden:
-            why = "the exercise does not allow, or allows only for generating text"
+            why = "only text generation may import" if forbidden <= FOR_GENERATION else "the exercise does not allow"
             problems.append(f"{path.relative_to(base)} imports {', '.join(sorted(forbidden))}, which {why}")
     return problems
 
