@@ -20,7 +20,7 @@ import typst
 
 from check.rules import MAX_PAGES
 from helpers import UserError, run
-from helpers.files import reading, whole_file
+from helpers.files import file_digest, reading, whole_file
 from helpers.imdb import DATA_DIR
 from helpers.predictor import models_text
 from report.analysis import update_analysis
@@ -28,6 +28,7 @@ from sentiment_analysis import PRESETS
 
 FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "report.typ"
+SMALL_GPT = FOLDER.parent / "pretrained" / "gpt-reviews" / "model.safetensors"
 DEFAULT_NOTES = Path("notes.typ")
 MAX_CODE = 60  # lines of the two classes; the report leaves out longer ones
 EXERCISE = {"blocks": 1, "epochs": 5, "lr": 1e-4, "bonus": None}  # the settings that the exercise requires
@@ -107,12 +108,7 @@ def read_results(args, required, bonus):
         raise UserError(f"{args.runs} holds no finished run; train first, or name another folder with --runs.")
     notices, lacks = [], None
     if has_sentences:
-        generated = read_json(sentences / "gpt2_sentences.json")
-        if generated["substitutes"]:
-            notices.append(f"The sentences were written with {'; '.join(generated['substitutes'])}.")
-        counts = Counter(one["prefix"] for one in generated["sentences"])
-        if len(counts) < 10 or min(counts.values()) < 5:
-            lacks = "Less than five sentences for each of ten prefixes"
+        notices, lacks = judge_sentences(read_json(sentences / "gpt2_sentences.json"))
     for path in filter(None, [required, *bonus]):
         data = read_json(path / "metrics.json")["data"]
         if data == "SAMPLE":
@@ -127,6 +123,17 @@ def read_results(args, required, bonus):
                         "--allow-substitutes.")
     return {"required": required and describe_run(required), "bonus": [describe_run(path) for path in bonus],
             "sentences": typst_path(sentences) if has_sentences else None, "notices": notices, "lacks": lacks}
+
+
+def judge_sentences(generated):
+    """Return substitutes that were used for GPT-2 (a list of sentences), and what the exercise asks for besides."""
+    used = generated["substitutes"]
+    if not used and generated["weights_sha256"] == file_digest(SMALL_GPT):
+        used = ["the small GPT of this project, not with GPT-2"]
+    counts = Counter(one["prefix"] for one in generated["sentences"])
+    is_complete = len(counts) >= 10 and min(counts.values()) >= 5
+    lacks = None if is_complete else "Less than five sentences for each of ten prefixes"
+    return [f"The sentences were written with {'; '.join(used)}."] if used else [], lacks
 
 
 def describe_run(folder):

@@ -12,6 +12,7 @@ import torch
 
 import models
 from helpers import UserError
+from helpers.files import file_digest
 from helpers.imdb import load_reviews, select
 from helpers.predictor import Predictor
 from report import build
@@ -180,9 +181,10 @@ def test_substitutes_need_permission_and_stand_on_the_first_page(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         make_report(tmp_path)
     write_run(tmp_path / "sample", data="SAMPLE")
-    write_sentences(tmp_path, substitutes=["a small GPT"])
-    with pytest.raises(UserError, match="a small GPT.*SAMPLE.*--allow-substitutes"):
-        make_report(tmp_path)
+    for sentences in ({"substitutes": ["a small GPT"]}, {"weights_sha256": file_digest(build.SMALL_GPT)}):
+        write_sentences(tmp_path, **sentences)
+        with pytest.raises(UserError, match="small GPT.*SAMPLE.*--allow-substitutes"):
+            make_report(tmp_path)
     page = make_report(tmp_path, "--allow-substitutes").first_page
     assert page.index("small GPT") < page.index("SAMPLE") < page.index("Self-attention and")
 
