@@ -17,9 +17,6 @@ from tests.toy import ROOT, BagOfWords, random_reviews, toy_vocab, use_models
 TEXTS = ["A superb, moving film.", "boring", "", "It is not boring at all !", "superb " * 60]
 
 
-# Saving and loading
-
-
 @pytest.fixture(params=["toy_run", "toy_bonus_run"])
 def model_file(request, tmp_path):
     """A copy of the `model.pt` of a finished run."""
@@ -78,9 +75,6 @@ def test_bundled_network_has_its_stored_accuracy_on_the_sample():
     sample = read_reviews(imdb.SAMPLE)
     logits = Predictor.load(ROOT / "pretrained" / "sentiment" / "model.pt").logits(sample)
     assert ((logits > 0).numpy() == sample.labels).mean() > 0.85
-
-
-# Calibration
 
 
 def factor(calibration, length):

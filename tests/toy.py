@@ -1,10 +1,9 @@
-"""Toy data in the layout of the archive, small texts and networks, and how tests start programs."""
+"""Toy data in the layout of the archive, small texts and networks, and how tests run a program."""
 
 import json
 import os
 import random
 import runpy
-import subprocess
 import sys
 import tarfile
 from collections import Counter
@@ -75,11 +74,6 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def losses_of(metrics):
-    """Return the metrics of all epochs without their times."""
-    return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in metrics["epochs"]]
-
-
 def use_models(monkeypatch, text, path="models.py"):
     """Let `text` take the place of `models.py` in this process."""
     Path(path).write_text(text, encoding="utf-8")
@@ -93,13 +87,6 @@ def run_program(monkeypatch, module, *options):
     """Run `python -m module OPTIONS` in this process."""
     monkeypatch.setattr(sys, "argv", [module, *map(str, options)])
     runpy.run_module(module, run_name="__main__")
-
-
-def run_python(*arguments, cwd=ROOT):
-    """Run Python in a new process; return its exit code, standard output and standard error."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=250,
-                          env=os.environ | {"PYTHONPATH": str(cwd)})
-    return done.returncode, done.stdout, done.stderr
 
 
 class BagOfWords(torch.nn.Module):
