@@ -38,8 +38,7 @@ PRESETS = {  # what differs from the settings of the exercise, which are the def
     "bonus": BONUS | {"epochs": 5, "bonus": {"unlabelled": False}},
     "bonus-unsup": BONUS | {"epochs": 8, "bonus": {"unlabelled": True}},
 }
-# What the exercise's `load_imdb_data` returns. Items of a set are (label, ids). Batches of a loader are ids (B, T),
-# inputs of the bonus, if any, and labels (B,).
+# As in the exercise. An item of a set is (label, ids), a batch is ids (B, T), inputs of the bonus, if any, labels (B,).
 ImdbData = namedtuple("ImdbData", "train_set valid_set test_set train_loader valid_loader test_loader vocab pad_id")
 NOT_SETTINGS = {"preset", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
 
@@ -197,8 +196,6 @@ def train(args):
     checkpoint = args.out / "checkpoint.pt"  # there from the first epoch until the run is finished
     if checkpoint.exists() and not args.resume:
         raise UserError(f"{args.out} holds an interrupted run; add --resume to continue it, or delete {checkpoint}.")
-    if args.resume and not checkpoint.exists():
-        raise UserError(f"{args.out} holds no interrupted run; leave out --resume.")
     started = time.perf_counter()
     keep_freed_memory()
     pipeline = make_pipeline(settings_of(args))
