@@ -137,7 +137,8 @@ class Predictor:
 
     def save(self, path):
         """Write everything that `load` needs. It assumes no name of a weight. One text of words is read in no time."""
-        words, features = "\n".join(self.vocab.itos), self.vocab.vectors.shape[1]
+        words = "\n".join(self.vocab.itos)
+        features = self.vocab.vectors.shape[1]
         content = {"version": VERSION, "models": models_text(), "data": self.data, "words": words, "features": features,
                    "settings": self.pipeline.settings, "bonus": self.pipeline.state(),
                    "weights": self.model.state_dict(), "calibration": list(self.calibration)}
