@@ -38,8 +38,8 @@ PRESETS = {  # what differs from the settings of the exercise, which are the def
     "bonus": BONUS | {"epochs": 5, "bonus": {"unlabelled": False}},
     "bonus-unsup": BONUS | {"epochs": 8, "bonus": {"unlabelled": True}},
 }
-# As in the exercise. Items of a set are (label, ids). Batches are ids (B, T) and labels (B,), in the bonus with channels
-# (B, T, C) between them.
+# As in the exercise. Items of a set are (label, ids). Batches are ids (B, T) and labels (B,); the bonus has
+# channels (B, T, C) between them.
 ImdbData = namedtuple("ImdbData", "train_set valid_set test_set train_loader valid_loader test_loader vocab pad_id")
 NOT_SETTINGS = {"preset", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
 
