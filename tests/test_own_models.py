@@ -10,7 +10,7 @@ from helpers import UserError
 from helpers.imdb import SAMPLE
 from helpers.predictor import Predictor, models_text
 from sentiment_analysis import parse_args, settings_of
-from tests.toy import ROOT, read_json, run_program, use_models
+from tests.toy import ROOT, probabilities, read_json, run_program, use_models
 
 # As in the hand-out, with fixed vectors: no mask, and no other arguments than the exercise's.
 HANDOUT = '''
@@ -92,7 +92,7 @@ def test_own_models_py_is_trained_and_used_everywhere(monkeypatch, tmp_path, cap
     assert "superb" in (tmp_path / "why.html").read_text(encoding="utf-8")
     options = "--preset", "bonus", "--data-dir", SAMPLE, *QUICK, "--out", "bonus"
     run_program(monkeypatch, "sentiment_analysis", *options)
-    assert Predictor.load("bonus/model.pt").probabilities(["superb", "awful"]).isfinite().all()
+    assert probabilities(Predictor.load("bonus/model.pt"), ["superb", "awful"]).isfinite().all()
     assert "note" not in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from helpers.predictor import Predictor
 from report import build
 from report.analysis import SENTENCE, errors_by_length, update_analysis
 from tests.made_up import BONUS, NOTES, write_run, write_sentences
-from tests.toy import ROOT, read_json
+from tests.toy import ROOT, probabilities, read_json
 
 REFERENCE = ROOT / "report" / "reference"
 
@@ -94,7 +94,7 @@ def test_attention_is_that_of_the_first_block(run, toy_imdb, tmp_path):
     ids = torch.tensor([[predictor.vocab.stoi[token] for token in found["tokens"]]])
     weights = predictor.model.blocks[0].attention.weights(predictor.model.embedding(ids))[0]
     assert np.allclose(found["weights"], weights.detach(), atol=1e-6)
-    assert found["probability"] == pytest.approx(predictor.probabilities([SENTENCE]).item(), abs=1e-6)
+    assert found["probability"] == pytest.approx(probabilities(predictor, [SENTENCE]).item(), abs=1e-6)
 
 
 @pytest.mark.our_models

@@ -16,6 +16,7 @@ from torchtext.vocab import Vocab
 
 from helpers import predictor
 from helpers.imdb import make_reviews
+from helpers.text import tokenize
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
@@ -54,6 +55,11 @@ def words_of(reviews):
     """Return the words of each review, a list of lists."""
     bounds = zip(reviews.starts[:-1], reviews.starts[1:], strict=True)
     return [[reviews.words[token] for token in reviews.tokens[first:last]] for first, last in bounds]
+
+
+def probabilities(predictor, texts):
+    """Return the probability that each text is positive."""
+    return predictor.logits(make_reviews(*tokenize(texts))).sigmoid()
 
 
 def random_reviews(lengths, labels=None, num_words=8):
