@@ -6,177 +6,138 @@ import inspect
 import linecache
 import re
 import sys
-import sysconfig
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from check.cases import MAIN, build, run
-from check.distance import EXACT, FLOAT32
+from check.cases import NOT_OF_THE_STUDENT, build, describe_error, run
 from check.mistakes import ATTENTION
-from check.solution import one_line
-from check.watch import FunctionCounter
+from check.search import EXACT, FLOAT32
 
 VECTORIZERS = {"vmap", "vectorize", "apply_along_axis"}  # they loop without running a line or a function twice
 BUILT_IN = re.compile(r"(native_)?(layer|group|instance|batch)_norm|(Layer|Group|Instance|Batch)Norm(\dd)?|"
                       r"scaled_dot_product_attention|.*multi_head_attention.*|MultiheadAttention")
-INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+LOW = {"float16", "bfloat16", "float32"}
 
 
-def find_problems(name, cls, unit, cases, dtype, found, tolerance):
-    """Yield the code and a detail (or "") of each mistake.
+class Watch(TorchFunctionMode):
+    """Watch which functions of torch a layer calls. With `no_dropout`, functional dropout returns its input."""
 
-    Args:
-        name: ATTENTION or NORM.
-        cls: the class.
-        unit: d must be a multiple of it.
-        cases: the cases of the class.
-        dtype: the type of the numbers that the layer gets.
-        found: the Hypothesis that explains the results, or None.
-        tolerance: the tolerance within which `found` explains them.
-    """
-    yield from (case.problem for case in cases if case.problem)
-    yield from find_shortcuts(name, cls, unit)
-    main = cases[MAIN]
-    if found is None or main.y is None:
-        return
-    for case in cases:
-        if case.y is None or case.y.isfinite().all():
-            continue
-        too_large = name == ATTENTION and case.kind == "large"
-        if too_large or (found.expected(case).isfinite() & ~case.y.isfinite()).any():
-            yield "overflow", f"seen with numbers up to {case.x.abs().max():.0f}"
-    x = main.x.to(dtype)
-    is_formula = not any(mistake.changes for mistake in found.mistakes)
-    problem = is_formula and find_gradient_problem(main.layer, x, exact=tolerance == EXACT)
-    if problem:
-        yield "gradient", problem
-    if differs_in_training(main.layer, x, main.y):
-        yield "dropout-inside", ""
+    def __init__(self, no_dropout=False):
+        super().__init__()
+        self.counts = collections.Counter()  # calls of each function, by its name
+        self.is_low = False  # whether numbers have less precision than float64
+        self.no_dropout = no_dropout
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        self.counts[function.__name__] += 1
+        if self.no_dropout and "dropout" in function.__name__:
+            return args[0] if args else kwargs["input"]
+        y = function(*args, **kwargs)
+        types = {str(getattr(value, "dtype", "")).removeprefix("torch.") for value in (y, *args, *kwargs.values())}
+        self.is_low = self.is_low or not types.isdisjoint(LOW)
+        return y
 
 
-# Loops and built-in layers
-
-
-class LineCounter:
-    """Count how often each line (file, line number) in a folder runs, and collect the names that the code uses."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.counts, self.names = collections.Counter(), set()
-
-    def trace(self, frame, event, _):
-        """Serve as the function of `sys.settrace`."""
-        path = Path(frame.f_code.co_filename)
-        installed = any(path.is_relative_to(folder) for folder in INSTALLED)
-        if installed or not path.is_relative_to(self.folder) or str(path) == __file__:
-            return None
-        if event == "line":
-            self.counts[str(path), frame.f_lineno] += 1
-        self.names.update(frame.f_code.co_names)
-        return self.trace
+def computes_in_float32(case, dtype):
+    """Return whether a layer uses numbers with less precision than float64."""
+    numbers = [*case.layer.parameters(), *case.layer.buffers()]
+    if dtype == torch.float32 or any(number.numel() == 1 and number.is_floating_point() for number in numbers):
+        return True  # a single number, a scale or ε, was rounded when the layer was built
+    with Watch() as watch, torch.no_grad():
+        case.layer(case.x.to(dtype))
+    return watch.is_low
 
 
 def count_runs(name, cls, shape):
-    """Run forward on an x of a shape (B, T, d). Return a LineCounter and a FunctionCounter."""
+    """Run forward on an x (B, T, d). Return counts of the student's lines, their names, and counts of torch's calls."""
     layer = build(name, cls, *shape[1:]).eval()
-    lines = LineCounter(Path(inspect.unwrap(cls.forward).__code__.co_filename).parent)
-    functions = FunctionCounter()
+    folder = Path(inspect.unwrap(cls.forward).__code__.co_filename).parent
+    lines, names = collections.Counter(), set()
+
+    def trace(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if not path.is_relative_to(folder) or any(map(path.is_relative_to, NOT_OF_THE_STUDENT)):
+            return None
+        lines[str(path), frame.f_lineno] += event == "line"
+        names.update(frame.f_code.co_names)
+        return trace
+
     before = sys.gettrace()
-    with functions, contextlib.suppress(Exception, SystemExit):
-        sys.settrace(lines.trace)
+    with Watch() as watch, contextlib.suppress(Exception, SystemExit):
+        sys.settrace(trace)
         try:
             layer(torch.ones(shape))
         finally:
             sys.settrace(before)
-    return lines, functions
+    return lines, names, watch.counts
 
 
 def find_shortcuts(name, cls, unit):
-    """Yield a code and a detail for a loop and for a built-in layer.
-
-    A line or function that runs more often for a larger x is in a loop. A loop over the three projections is allowed.
-    """
-    lines, functions = count_runs(name, cls, (2, 3, 4 * unit))
-    more_lines, more_functions = count_runs(name, cls, (4, 6, 8 * unit))
-    grown_lines = [place for place, count in lines.counts.items() if count < more_lines.counts[place]]
-    grown_functions = [called for called, count in functions.counts.items() if count < more_functions.counts[called]]
+    """Yield a code and a detail for a loop (what runs more often for a larger x is in one) and for a built-in layer."""
+    lines, names, calls = count_runs(name, cls, (2, 3, 4 * unit))
+    more_lines, _, more_calls = count_runs(name, cls, (4, 6, 8 * unit))
+    grown_lines = [place for place, count in lines.items() if count < more_lines[place]]
+    grown_calls = [called for called, count in calls.items() if count < more_calls[called]]
     if grown_lines:
-        yield "loop", show_loop(grown_lines)
-    elif grown_functions:
-        yield "loop", f"{min(grown_functions)}()"
-    elif lines.names & VECTORIZERS:
-        yield "loop", min(lines.names & VECTORIZERS)
-    names = set(functions.counts)  # not lines.names: a solution may use these names for its own functions
+        texts = sorted((number, linecache.getline(path, number).strip()) for path, number in grown_lines)
+        loops = [(number, text) for number, text in texts if re.search("for |while ", text)]
+        number, text = (loops or texts)[0]
+        yield "loop", f"line {number}, {text}"
+    elif grown_calls:
+        yield "loop", f"{min(grown_calls)}()"
+    elif names & VECTORIZERS:
+        yield "loop", min(names & VECTORIZERS)
+    of_torch = set(calls)  # not `names`: a solution may give such a name to its own function
     for module in build(name, cls, 3, 4 * unit).modules():
-        names |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
-    built_in = sorted(filter(BUILT_IN.fullmatch, names))
+        of_torch |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
+    built_in = sorted(filter(BUILT_IN.fullmatch, of_torch))
     if built_in:
         yield "built-in", built_in[0]
 
 
-def show_loop(places):
-    """Return the first line with a loop statement among places (file, line number), or else the first line."""
-    lines = sorted((number, linecache.getline(path, number).strip()) for path, number in places)
-    loops = [(number, text) for number, text in lines if re.search("for |while ", text)]
-    number, text = (loops or lines)[0]
-    return f"line {number}, {text}"
-
-
-# Training
+def find_training_problems(name, found, cases, dtype, tolerance, random):
+    """Yield the code and a detail (or "") of each problem that only training shows, given what explains the results."""
+    main = cases[0]
+    for case in cases:
+        if case.y is None or case.y.isfinite().all():
+            continue
+        is_score_too_large = name == ATTENTION and case.kind == "large"
+        if is_score_too_large or (found.expected(case).isfinite() & ~case.y.isfinite()).any():
+            yield "overflow", f"seen with numbers up to {case.x.abs().max():.0f}"
+    x = main.x.to(dtype)
+    problem = None if found.changes else find_gradient_problem(main.layer, x, tolerance == EXACT)
+    if problem:
+        yield "gradient", problem
+    main.layer.train()
+    trained = [] if random else [run(main.layer, x)[0] for _ in range(8)]
+    if any(y is None or (y - main.y).abs().max() > FLOAT32 for y in trained):
+        yield "dropout-inside", ""
 
 
 def find_gradient_problem(layer, x, exact):
-    """Return a sentence if the gradients of x or of the parameters are wrong, else None.
-
-    Without `exact`, the layer computes in float32, which needs larger steps and tolerances.
-    """
-    names = [name for name, _ in layer.named_parameters()]
+    """Return a sentence if the gradients of x or of the parameters differ from finite differences, else None."""
     frozen = [name for name, p in layer.named_parameters() if p.numel() > 1 and not p.requires_grad and p.any()]
     if frozen:
         return f"{', '.join(frozen)}: nothing is learned, because requires_grad=False"
+    names = [name for name, _ in layer.named_parameters()]
     inputs = [tensor.detach().clone().requires_grad_() for tensor in (x, *layer.parameters())]
-    step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)
-    weights = torch.randn(3, *x.shape, generator=torch.Generator().manual_seed(0)).to(x.dtype)
 
-    def losses():
-        """Return three weighted sums of the result."""
-        given = inputs[0] * 1  # a copy, because forward may change it
-        y = torch.func.functional_call(layer, dict(zip(names, inputs[1:], strict=True)), (given,))
-        return (weights * y).flatten(1).sum(1)
+    def forward(x, *parameters):
+        copy = x * 1  # forward may change it
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (copy,))
 
+    step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)  # the larger ones for float32
+    options = {"eps": step, "atol": tolerance, "rtol": tolerance, "check_undefined_grad": False}
     try:
-        gradients = [torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True) for loss in losses()]
-        for tensor, of_losses in zip(inputs, zip(*gradients, strict=True), strict=True):
-            found = [torch.zeros_like(tensor) if gradient is None else gradient for gradient in of_losses]
-            expected = differentiate(losses, tensor, step)
-            if not torch.allclose(torch.stack(found), expected, atol=tolerance, rtol=tolerance):
-                return "they differ from finite differences"
+        try:
+            torch.autograd.gradcheck(forward, inputs, **options)
+        except RuntimeError as error:
+            if "fork" not in str(error):  # a forked process cannot call backward() if a GPU was used before
+                raise
+            torch.autograd.gradcheck(forward, inputs, check_backward_ad=False, check_forward_ad=True, **options)
     except Exception as error:
-        return one_line(error)
+        return "they differ from finite differences" if "Jacobian" in str(error) else describe_error(error)
     return None
-
-
-@torch.no_grad()
-def differentiate(losses, tensor, step):
-    """Return finite differences of each loss for a tensor: a tensor (number of losses, *shape)."""
-    numbers = tensor.view(-1)
-    columns = []
-    for i in range(len(numbers)):
-        middle = numbers[i].item()
-        numbers[i] = middle + step
-        high = losses()
-        numbers[i] = middle - step
-        columns.append((high - losses()) / (2 * step))
-        numbers[i] = middle
-    return torch.stack(columns, 1).view(-1, *tensor.shape)
-
-
-def differs_in_training(layer, x, y):
-    """Put a layer into training mode. Return whether its results for x then differ from y."""
-    layer.train()
-    for _ in range(8):
-        trained, _ = run(layer, x)
-        if trained is None or (trained - y).abs().max() > FLOAT32:
-            return True
-    return False

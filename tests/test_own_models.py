@@ -92,7 +92,7 @@ def test_own_models_py_is_trained_and_used_everywhere(monkeypatch, tmp_path, cap
     options = "--preset", "bonus", "--data-dir", SAMPLE, *QUICK, "--out", "bonus"
     run_program(monkeypatch, "sentiment_analysis", *options)
     assert Predictor.load("bonus/model.pt").probabilities(["superb", "awful"]).isfinite().all()
-    assert "note" not in capsys.readouterr().out
+    assert "note" not in capsys.readouterr().err
 
 
 def test_options_that_the_network_does_not_take_are_refused(monkeypatch):

@@ -28,13 +28,16 @@ def model_file(request, tmp_path):
 
 def test_saved_predictor_is_the_predictor(model_file, tmp_path, capsys):
     first = Predictor.load(model_file)
-    assert "note" not in capsys.readouterr().out
+    assert "note" not in capsys.readouterr().err
     assert any(first.calibration)
     first.save(tmp_path / "again.pt")
     again = Predictor.load(tmp_path / "again.pt")
     assert (again.calibration, again.data, again.pipeline.settings) == (first.calibration, "IMDB",
                                                                        first.pipeline.settings)
     assert again.probabilities(TEXTS).equal(first.probabilities(TEXTS))
+    again.calibration = 0.5, 0.0, 0.0
+    again.save(tmp_path / "again.pt")
+    assert Predictor.load(tmp_path / "again.pt").calibration == [0.5, 0.0, 0.0], "not what was read before"
 
 
 def test_answer_does_not_depend_on_the_other_texts(model_file):
@@ -51,10 +54,10 @@ def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwi
     capsys.readouterr()
     use_models(monkeypatch, "# a comment\n" + text)
     assert Predictor.load(path).probabilities(TEXTS).equal(expected)
-    assert capsys.readouterr().out == ""
+    assert "note" not in capsys.readouterr().err
     use_models(monkeypatch, text + "\nTHREE = 1 + 2\n")
     assert Predictor.load(path).probabilities(TEXTS).equal(expected)
-    assert "note: models.py has changed" in capsys.readouterr().out
+    assert "note: models.py has changed" in capsys.readouterr().err
     use_models(monkeypatch, text + EXTRA_LAYER)
     with pytest.raises(UserError, match="do not fit models.py, which has changed.*train again"):
         Predictor.load(path)
