@@ -4,8 +4,7 @@
     python sentiment_analysis.py --sample               a quick try on 312 bundled reviews, with its own settings
     python sentiment_analysis.py --preset bonus         about 93 %, see helpers/bonus/
 
-A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/PRESET/`. Settings that differ from the preset are part
-of the folder's name, as in `runs/required-blocks2`.
+A run writes `metrics.json`, `loss.png` and `model.pt` to a folder such as `runs/required` or `runs/required-blocks2`.
 """
 
 from helpers import UserError, keep_freed_memory, run  # before torch
@@ -22,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -38,8 +36,7 @@ PRESETS = {  # what differs from the settings of the exercise, which are the def
     "bonus": BONUS | {"epochs": 5, "bonus": {"unlabelled": False}},
     "bonus-unsup": BONUS | {"epochs": 8, "bonus": {"unlabelled": True}},
 }
-# As in the exercise. Items of a set are (label, ids). Batches are ids (B, T) and labels (B,); the bonus has
-# channels (B, T, C) between them.
+# As in the exercise. Items are (label, ids). Batches are ids (B, T), in the bonus channels (B, T, C), and labels (B,).
 ImdbData = namedtuple("ImdbData", "train_set valid_set test_set train_loader valid_loader test_loader vocab pad_id")
 NOT_SETTINGS = {"preset", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
 
@@ -230,6 +227,8 @@ def train(args):
 
 def plot_losses(metrics, path):
     """Draw the training and validation loss of each epoch."""
+    from matplotlib.figure import Figure  # here, because --help does not need it
+
     figure = Figure(figsize=(6, 3.75), layout="constrained")  # without pyplot, so it needs no display
     title = f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.1%}"
     axes = figure.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "binary cross-entropy", "title": title})
