@@ -1,153 +1,132 @@
-"""The formulas of the two layers, with the changes that known mistakes make to them.
+"""The two formulas, with the changes that known mistakes make to them.
 
-All tensors may have dimensions in front, for several assignments of roles or several numbers that are tried.
+The arguments with a default are the keys of `Mistake.changes` in check/mistakes.py. Without a change, the results are
+those of the loops in check/loops.py. All tensors may have more dimensions in front.
 """
 
 import math
 
 import torch
 
+SCALES = {  # what the scores are divided by; `width` is the number of features of one head
+    "√d": lambda d, T, width: width ** 0.5,
+    "√d of all heads": lambda d, T, width: d ** 0.5,
+    "1": lambda d, T, width: 1,
+    "d": lambda d, T, width: width,
+    "√T": lambda d, T, width: T ** 0.5,
+    "1/√d": lambda d, T, width: width ** -0.5,
+    "d^¼": lambda d, T, width: width ** 0.25,
+}
+DIVISORS = {  # what x - μ is divided by
+    "√(σ² + ε)": lambda var, eps: (var + eps).sqrt(),
+    "σ² + ε": lambda var, eps: var + eps,
+    "√σ² + ε": lambda var, eps: var.sqrt() + eps,
+    "√(σ² + ε) + ε": lambda var, eps: (var + eps).sqrt() + eps,
+    "max(√σ², ε)": lambda var, eps: var.sqrt().clamp(min=eps),
+    "√max(σ², ε)": lambda var, eps: var.clamp(min=eps).sqrt(),
+}
 
-def attention(x, q, k, v, scores="tokens", scale="√d", softmax="keys", epsilon=0, shifted=True, scale_after=False,
+
+def attention(x, q, k, v, scores="tokens", scale="√d", softmax=-1, epsilon=0, shifted=True, scale_after=False,
               causal=False, residual=False, heads=1, split="features", merge="features", viewed=""):
     """Return softmax(Q Kᵀ / √d) V, or what a known mistake makes of it.
 
-    x, q, k and v are (..., B, T, d). The other arguments change the formula: check/mistakes.py says how.
+    Args:
+        x, q, k, v: (..., B, T, d).
+        scores: what attends to what: "tokens", "features", or tokens of the whole "batch".
+        scale: a key of SCALES, or such a function.
+        softmax: the dimension of the scores (..., B, heads, T, T) that it runs over, "all" for the last two, or None.
+        epsilon: is added to the sum of the softmax; `shifted` says whether the largest score is subtracted before.
+        scale_after: whether the softmax is divided, instead of the scores.
+        split, merge: whether "features" are split among the heads and joined again, or "tokens" by mistake.
+        viewed: "Q", "K", "V" or "Y" (the result): what `view` turns, which moves numbers to other tokens.
+    Returns:
+        (..., B, T, d).
     """
-    q, k, v = view_as_transposed(q, k, v, viewed)
     shape = q.shape
-    if heads > 1:
-        q, k, v = (split_heads(tensor, heads, split) for tensor in (q, k, v))
+    *_, T, d = shape
+    q, k, v = (view_turned(t) if name == viewed else t for name, t in zip("QKV", (q, k, v), strict=True))
+    q, k, v = (split_heads(t, heads, split) for t in (q, k, v))  # (..., B, heads, T, d / heads)
     if scores == "batch":
-        q, k, v = (tensor.flatten(-3, -2).unsqueeze(-3) for tensor in (q, k, v))
-    weights = q.mT @ k if scores == "features" else q @ k.mT  # (..., B, d, d) or (..., B, T, T)
-    divisor = get_divisor(scale, x, q.shape[-1])
+        q, k, v = (t.transpose(-3, -4).flatten(-3, -2) for t in (q, k, v))  # (..., heads, B T, d / heads)
+    divide_by = SCALES[scale] if isinstance(scale, str) else scale
+    divisor = divide_by(d, T, q.shape[-1])
+    products = q.mT @ k if scores == "features" else q @ k.mT
     if not scale_after:
-        weights = weights / divisor
+        products = products / divisor
     if causal:
-        later = torch.ones(weights.shape[-2:], dtype=torch.bool).triu(1)
-        weights = weights.masked_fill(later, -math.inf)
-    weights = normalise_weights(weights, softmax, epsilon, shifted)
+        is_later = torch.ones(products.shape[-2:], dtype=torch.bool).triu(1)
+        products = products.masked_fill(is_later, -math.inf)
+    weights = normalise(products, softmax, epsilon, shifted)
     if scale_after:
         weights = weights / divisor
     y = v @ weights if scores == "features" else weights @ v
-    if heads > 1:
-        y = merge_heads(y, merge)
-    y = view_result(y.reshape(*y.shape[:-3], *shape[-3:]), viewed)
+    if scores == "batch":
+        y = y.unflatten(-2, (-1, T)).transpose(-3, -4)  # (..., B, heads, T, d / heads)
+    if merge == "features":
+        y = y.transpose(-2, -3)
+    y = y.reshape(shape)
+    if viewed == "Y":
+        y = y.mT.reshape(shape)
     return y + x if residual else y
 
 
-def get_divisor(scale, x, width):
-    """Return what the scores are divided by. `width` is d, or the width of a head.
-
-    The scale is a name, or numbers, or a function of d.
-    """
-    T, d = x.shape[-2:]
-    if not isinstance(scale, str):
-        return scale(d) if callable(scale) else scale
-    return {"√d": math.sqrt(width), "√d of all heads": math.sqrt(d), "1": 1, "d": width, "√T": math.sqrt(T),
-            "1/√d": 1 / math.sqrt(width), "d^¼": width ** 0.25}[scale]
+def view_turned(t):
+    """Return what `view(B, d, T)` in place of `transpose` makes of a tensor (..., T, d), turned back."""
+    *front, T, d = t.shape
+    return t.reshape(*front, d, T).mT
 
 
-def normalise_weights(scores, over, epsilon, shifted):
-    """Return the softmax of the scores over the keys, the queries, the sentences, all T · T, or nothing.
+def split_heads(t, heads, split):
+    """Return (..., B, heads, T, d / heads) of a tensor (..., B, T, d)."""
+    *front, T, d = t.shape
+    if split == "tokens":
+        return t.reshape(*front, heads, T, d // heads)
+    return t.unflatten(-1, (heads, d // heads)).transpose(-2, -3)
 
-    An epsilon is added to the sum of the exponentials. With `shifted`, the largest score is subtracted first.
-    """
-    if over == "nothing":
+
+def normalise(scores, dim, epsilon, shifted):
+    """Return the softmax over a dimension of the scores, as in `attention`."""
+    if dim is None:
         return scores
-    if over == "all":
+    if dim == "all":
         return scores.flatten(-2).softmax(-1).reshape(scores.shape)
-    dim = {"keys": -1, "queries": -2, "sentences": -3}[over]
     if not epsilon:
         return scores.softmax(dim)
-    exps = torch.exp(scores - scores.amax(dim, keepdim=True)) if shifted else scores.exp()
+    if shifted:
+        scores = scores - scores.amax(dim, keepdim=True)
+    exps = torch.exp(scores)
     return exps / (exps.sum(dim, keepdim=True) + epsilon)
 
 
-def view_as_transposed(q, k, v, viewed):
-    """Return q, k and v after one of them, (T, d), was viewed as (d, T) instead of transposed."""
-    def view(tensor):
-        T, d = tensor.shape[-2:]
-        return tensor.reshape(*tensor.shape[:-2], d, T).mT
-
-    return view(q) if viewed == "Q" else q, view(k) if viewed == "K" else k, view(v) if viewed == "V" else v
-
-
-def view_result(y, viewed):
-    """Return the result (T, d), after its transpose was viewed as (T, d)."""
-    return y.mT.reshape(y.shape) if viewed == "Y" else y
-
-
-def split_heads(tensor, heads, split):
-    """Return (..., heads, B, T, d / heads).
-
-    With the split "features", each head has d / heads features of each token. Otherwise, it has the numbers of
-    T / heads tokens, as after a view without transpose.
-    """
-    *_, T, d = tensor.shape
-    if split == "features":
-        return tensor.unflatten(-1, (heads, d // heads)).movedim(-2, -4)
-    return tensor.reshape(*tensor.shape[:-2], heads, T, d // heads).movedim(-3, -4)
-
-
-def merge_heads(y, merge):
-    """Return (..., B, T, d), the inverse of `split_heads`."""
-    if merge == "features":
-        return y.movedim(-4, -2).flatten(-2)
-    y = y.movedim(-4, -3)  # (..., B, heads, T, d / heads)
-    return y.reshape(*y.shape[:-3], y.shape[-2], -1)
-
-
-def norm(x, gamma, beta, affine="γ x̂ + β", **changes):
+def norm(x, gamma, beta, mean_over=(-2, -1), var_over=(-2, -1), around="own", correction=0, eps=1e-8,
+         divisor="√(σ² + ε)", centred=True, affine="γ x̂ + β"):
     """Return γ (x - μ) / √(σ² + ε) + β, or what a known mistake makes of it.
 
-    x is (B, T, d), gamma and beta broadcast over it. `changes` are arguments of `normalise`.
+    Args:
+        x: (B, T, d).
+        gamma, beta: (..., T, d).
+        mean_over, var_over: the dimensions over which μ and σ² are computed.
+        around: whether σ² is computed around its "own" mean, or around "μ".
+        correction: 0 for the biased variance, 1 for the unbiased one.
+        divisor: a key of DIVISORS, or "√(mean of x² + ε)".
+        centred: whether μ is subtracted from x.
+        affine: "γ x̂ + β", "(γ + β) x̂" or "γ (x̂ + β)".
+    Returns:
+        (..., B, T, d).
     """
-    return scale_and_shift(normalise(x, **changes), gamma, beta, affine)
-
-
-def normalise(x, mean_over=(-2, -1), var_over=(-2, -1), around="own", correction=0, eps=1e-8, divisor="√(σ² + ε)",
-              centred=True):
-    """Return (x - μ) / √(σ² + ε), or what a known mistake makes of it.
-
-    μ and σ² are computed over the dimensions `mean_over` and `var_over`. σ² is taken around the mean over the same
-    dimensions ("own"), or around μ.
-    """
-    mean = x.mean(dim=mean_over, keepdim=True)
-    if around == "own" or mean_over == var_over:
-        var = x.var(dim=var_over, keepdim=True, correction=correction)
-    else:
-        squares = (x - mean).square()
-        size = squares.numel() // squares.mean(dim=var_over).numel()
-        var = squares.sum(dim=var_over, keepdim=True) / (size - correction)
-    y = x - mean if centred else x
-    return y / divide_by(x, var, var_over, eps, divisor)
-
-
-def divide_by(x, var, over, eps, divisor):
-    """Return the divisor of the norm by its name."""
+    mean = x.mean(mean_over, keepdim=True)
+    var = x.var(var_over, keepdim=True, correction=correction)
+    if around == "μ":
+        n = x.numel() // var.numel()
+        var = (x - mean).square().mean(var_over, keepdim=True) * n / (n - correction)
     if divisor == "√(mean of x² + ε)":
-        return (x.square().mean(dim=over, keepdim=True) + eps).sqrt()
-    if divisor == "σ² + ε":
-        return var + eps
-    if divisor == "√σ² + ε":
-        return var.sqrt() + eps
-    if divisor == "√(σ² + ε) + ε":
-        return (var + eps).sqrt() + eps
-    if divisor == "max(√σ², ε)":
-        return var.sqrt().clamp(min=eps)
-    if divisor == "√max(σ², ε)":
-        return var.clamp(min=eps).sqrt()
-    return (var + eps).sqrt()
-
-
-def scale_and_shift(y, gamma, beta, affine):
-    """Return γ y + β, or what a known mistake makes of it."""
+        root = (x.square().mean(var_over, keepdim=True) + eps).sqrt()
+    else:
+        root = DIVISORS[divisor](var, eps)
+    y = (x - mean if centred else x) / root
     if affine == "(γ + β) x̂":
         return (gamma + beta) * y
     if affine == "γ (x̂ + β)":
         return gamma * (y + beta)
-    if "γ" in affine:
-        y = gamma * y
-    return y + beta if "β" in affine else y
+    return gamma * y + beta

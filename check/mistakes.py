@@ -1,11 +1,9 @@
 """The known mistakes in the two layers.
 
 A mistake that changes a formula is recognised by its results: check/formulas.py computes them. The others are
-recognised by the roles of the parameters (check/hypotheses.py) or by other properties of the layer
-(check/properties.py).
+recognised by the roles of the parameters (check/search.py) or by other properties of the layer (check/properties.py).
 """
 
-import functools
 import itertools
 from typing import NamedTuple
 
@@ -24,6 +22,7 @@ DROPOUT = "dropout follows in the block"
 ONE_HEAD = "one softmax(Q Kᵀ / √d) V with W_q, W_k and W_v of size d × d: there is one head"
 START = "the hand-out starts γ at 1 and β at 0, so that training starts with the normalised x"
 INTERFACE = "the block calls MyLayerNorm((max_len, d)): the only argument is the pair (T, d)"
+BOTH_LAYERS = "both layers are to be written: their parameters in __init__, their formula in forward"
 SIZES = "the layers work for every d; the word vectors have d = 300 or another size"
 
 
@@ -44,15 +43,15 @@ def add(code, layer, what, exercise, **changes):
 
 
 add("softmax-over-queries", ATTENTION, "softmax(Q Kᵀ / √d, dim=1) V: the softmax runs over the queries", SEQUENCE,
-    softmax="queries")
+    softmax=-2)
 add("softmax-over-batch", ATTENTION, "softmax(Q Kᵀ / √d, dim=0) V: the softmax runs over the batch", SEQUENCE,
-    softmax="sentences")
+    softmax=-4)
 add("softmax-over-all", ATTENTION, "one softmax runs over all T · T scores of a sentence", SEQUENCE, softmax="all")
-add("softmax-epsilon", ATTENTION, "ε = 1e-8 is added to the sum of exp(score - largest score) in the softmax",
-    FORMULA_1, epsilon=1e-8)
-add("softmax-epsilon", ATTENTION, "ε = 1e-8 is added to the sum of exp(score) in the softmax", FORMULA_1,
-    epsilon=1e-8, shifted=False)
-add("no-softmax", ATTENTION, "(Q Kᵀ / √d) V: the softmax is missing", FORMULA_1, softmax="nothing")
+for eps in (1e-8, 1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3):
+    for shifted, inner in ((True, "score - largest score"), (False, "score")):
+        add("softmax-epsilon", ATTENTION, f"ε = {eps:g} is added to the sum of exp({inner}) in the softmax", FORMULA_1,
+            epsilon=eps, shifted=shifted)
+add("no-softmax", ATTENTION, "(Q Kᵀ / √d) V: the softmax is missing", FORMULA_1, softmax=None)
 add("not-scaled", ATTENTION, "softmax(Q Kᵀ) V: the scores are not divided by √d", FORMULA_1, scale="1")
 add("scaled-by-d", ATTENTION, "softmax(Q Kᵀ / d) V: the scores are divided by d", FORMULA_1, scale="d")
 add("scaled-by-sqrt-T", ATTENTION, "softmax(Q Kᵀ / √T) V: the scores are divided by √T", FORMULA_1, scale="√T")
@@ -69,7 +68,7 @@ add("attention-across-batch", ATTENTION, "a token attends to the tokens of all s
 add("attention-over-features", ATTENTION, "V softmax(Qᵀ K / √d): features attend to features", FORMULA_1,
     scores="features")
 add("attention-over-features", ATTENTION, "V softmax(Qᵀ K / √d, dim=1): features attend to features", FORMULA_1,
-    scores="features", softmax="queries")
+    scores="features", softmax=-2)
 add("causal", ATTENTION, "a token attends only to itself and to earlier tokens", SEQUENCE, causal=True)
 add("residual-inside", ATTENTION, "softmax(Q Kᵀ / √d) V + x: the layer adds x, and the block adds it again", FORMULA_1,
     residual=True)
@@ -78,13 +77,14 @@ for letter in "QKV":
         "transpose(1, 2) does not", FORMULA_1, viewed=letter)
 add("viewed", ATTENTION, "view or reshape turns the result (d, T) into (T, d), which moves numbers to other tokens; "
     "transpose(1, 2) does not", FORMULA_1, viewed="Y")
-add("heads", ATTENTION, "attention with 2 heads, each on d / 2 features", ONE_HEAD, heads=2)
-add("heads", ATTENTION, "attention with 2 heads, and the scores are divided by √d", ONE_HEAD, heads=2,
-    scale="√d of all heads")
-add("heads-viewed", ATTENTION, "attention with 2 heads; view or reshape splits the tokens instead of the features",
-    ONE_HEAD, heads=2, split="tokens", merge="tokens")
-add("heads-viewed", ATTENTION, "attention with 2 heads; view or reshape joins the heads without transpose(1, 2)",
-    ONE_HEAD, heads=2, merge="tokens")
+for n in (2, 3, 4, 5, 6, 8, 10):
+    many = f"attention with {n} heads"
+    add("heads", ATTENTION, f"{many}, each on d / {n} features", ONE_HEAD, heads=n)
+    add("heads", ATTENTION, f"{many}, and the scores are divided by √d", ONE_HEAD, heads=n, scale="√d of all heads")
+    add("heads-viewed", ATTENTION, f"{many}; view or reshape splits the tokens instead of the features", ONE_HEAD,
+        heads=n, split="tokens", merge="tokens")
+    add("heads-viewed", ATTENTION, f"{many}; view or reshape joins the heads without transpose(1, 2)", ONE_HEAD,
+        heads=n, merge="tokens")
 add("values-not-projected", ATTENTION, "softmax(Q Kᵀ / √d) x: the values are x itself", PROJECTIONS)
 add("scores-not-projected", ATTENTION, "Q or K is x itself", PROJECTIONS)
 add("matrix-reused", ATTENTION, "one matrix has two roles", PROJECTIONS)
@@ -97,12 +97,13 @@ add("biases", ATTENTION, "x W_qᵀ + b: nn.Linear adds a bias unless it gets bia
 EACH_TOKEN, EACH_FEATURE = {"mean_over": (-1,), "var_over": (-1,)}, {"mean_over": (-2,), "var_over": (-2,)}
 add("last-dimension-only", NORM, "μ and σ² are computed for each token, over its d features", ELEMENTS, **EACH_TOKEN)
 add("tokens-only", NORM, "μ and σ² are computed for each feature, over the T tokens", ELEMENTS, **EACH_FEATURE)
-for what, over in (("over the whole batch", (-3, -2, -1)), ("for each feature, over tokens and batch", (-3, -2)),
+for what, dims in (("over the whole batch", (-3, -2, -1)), ("for each feature, over tokens and batch", (-3, -2)),
                    ("for each element, over the batch", (-3,))):
-    add("across-batch", NORM, f"μ and σ² are computed {what}", ELEMENTS, mean_over=over, var_over=over)
+    add("across-batch", NORM, f"μ and σ² are computed {what}", ELEMENTS, mean_over=dims, var_over=dims)
 for dims, what in (((-1,), "for each token, over its d features"), ((-2,), "for each feature, over the T tokens")):
-    add("statistics-differ", NORM, f"σ² over the sentence, but μ {what}", ELEMENTS, mean_over=dims)
-    add("statistics-differ", NORM, f"μ over the sentence, but σ² {what}", ELEMENTS, var_over=dims)
+    for around in ({}, {"around": "μ"}):
+        add("statistics-differ", NORM, f"σ² over the sentence, but μ {what}", ELEMENTS, mean_over=dims, **around)
+        add("statistics-differ", NORM, f"μ over the sentence, but σ² {what}", ELEMENTS, var_over=dims, **around)
 add("unbiased-variance", NORM, "σ² = 1/(K-1) Σ (x - μ)²: the default of var() and std(); correction=0 gives 1/K",
     ELEMENTS, correction=1)
 add("eps-outside-root", NORM, "γ (x - μ) / (√σ² + ε) + β: ε is added outside the root", FORMULA_2,
@@ -121,10 +122,7 @@ add("no-root", NORM, "γ (x - μ) / (σ² + ε) + β: the divisor is the varianc
 add("not-centred", NORM, "γ x / √(σ² + ε) + β: μ is not subtracted from x", FORMULA_2, centred=False)
 add("not-centred", NORM, "γ x / √(mean of x² + ε) + β: μ is subtracted neither from x nor in σ²", FORMULA_2,
     centred=False, divisor="√(mean of x² + ε)")
-add("affine-missing", NORM, "(x - μ) / √(σ² + ε): γ and β are missing, not used or not learnable", AFFINE,
-    affine="x̂")
-add("affine-missing", NORM, "γ (x - μ) / √(σ² + ε): β is not used", AFFINE, affine="γ x̂")
-add("affine-missing", NORM, "(x - μ) / √(σ² + ε) + β: γ is not used", AFFINE, affine="x̂ + β")
+add("affine-missing", NORM, "γ or β is missing, not used or not learnable", AFFINE)
 add("affine-order", NORM, "(γ + β) (x - μ) / √(σ² + ε): β is added to γ, instead of to the product", FORMULA_2,
     affine="(γ + β) x̂")
 add("affine-order", NORM, "γ ((x - μ) / √(σ² + ε) + β): β is added before γ multiplies", FORMULA_2,
@@ -136,6 +134,7 @@ add("interface", NORM, "the exercise's block cannot build the layer", INTERFACE)
 
 add("loop", BOTH, "forward runs a Python loop", NO_LOOPS)
 add("built-in", BOTH, "a layer or function of PyTorch does the work", FROM_SCRATCH)
+add("not-filled-in", BOTH, "the layer is not filled in", BOTH_LAYERS)
 add("raises", BOTH, "forward raises an error", SENTENCE)
 add("wrong-size", BOTH, "the layer does not work for every size", SIZES)
 add("wrong-shape", BOTH, "the result is not a tensor with the shape of x", SENTENCE)
@@ -146,43 +145,18 @@ add("dropout-inside", BOTH, "after train(), the same x gives another result than
 add("dropout-always", BOTH, "the same x gives another result in each call, after eval() too; F.dropout needs "
     "training=self.training", DROPOUT)
 
-RARE = {"viewed", "softmax-epsilon", "heads-viewed"}
+RARE = {"viewed", "softmax-epsilon", "heads-viewed"}  # not combined with others
 BY_CODE = {mistake.code: mistake for mistake in reversed(MISTAKES)}  # the first variant of each code
 
 
-def list_variants(mistake):
-    """Return a mistake and its variants: other numbers of heads, another ε in the softmax, or σ² around μ."""
-    found = [mistake]
-    if "heads" in mistake.changes:
-        for heads in (3, 4, 5, 6, 8, 10):
-            what = mistake.what.replace("2 heads", f"{heads} heads").replace("d / 2", f"d / {heads}")
-            found.append(mistake._replace(what=what, changes=mistake.changes | {"heads": heads}))
-    if "epsilon" in mistake.changes:
-        for epsilon in (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3):
-            what = mistake.what.replace("1e-8", f"{epsilon:g}")
-            found.append(mistake._replace(what=what, changes=mistake.changes | {"epsilon": epsilon}))
-    if mistake.code == "statistics-differ":
-        found.append(mistake._replace(changes=mistake.changes | {"around": "μ"}))
-    return found
-
-
-@functools.cache
-def combinations(layer, most):
-    """Return lists of up to `most` mistakes of a layer, the shortest first, each with the changes of all its mistakes.
-
-    Mistakes that change the same argument are not combined. Rare mistakes are not combined with any other.
-    """
-    known = [mistake for mistake in MISTAKES if mistake.layer == layer and mistake.changes]
-    known = list(itertools.chain.from_iterable(map(list_variants, known)))
-    found = [([], {})]
-    longest = [([], {}, 0)]  # with the index of the first mistake that may be added
-    for _ in range(most):
-        longer = []
-        for chosen, changes, first in longest:
-            for index, mistake in enumerate(known[first:], first):
-                rare = chosen and RARE & {chosen[-1].code, mistake.code}
-                if not rare and not changes.keys() & mistake.changes.keys():
-                    longer.append(([*chosen, mistake], changes | mistake.changes, index + 1))
-        found += [(chosen, changes) for chosen, changes, _ in longer]
-        longest = longer
-    return found
+def combinations(layer, fewest, most, d):
+    """Yield (mistakes, changes): each set of mistakes of a layer that change different arguments of its formula."""
+    known = [one for one in MISTAKES if one.layer == layer and one.changes and d % one.changes.get("heads", 1) == 0]
+    common = [one for one in known if one.code not in RARE]
+    for number in range(fewest, most + 1):
+        for chosen in itertools.combinations(known if number == 1 else common, number):
+            changes = {}
+            for mistake in chosen:
+                changes |= mistake.changes
+            if len(changes) == sum(len(mistake.changes) for mistake in chosen):
+                yield chosen, changes

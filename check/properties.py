@@ -6,53 +6,57 @@ import inspect
 import linecache
 import re
 import sys
-import sysconfig
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from check.cases import MAIN, build, run
-from check.distance import EXACT, FLOAT32
+from check.cases import NOT_OF_THE_STUDENT, build, describe_error, run
 from check.mistakes import ATTENTION
-from check.solution import one_line
-from check.watch import FunctionCounter
+from check.search import EXACT, FLOAT32
 
 VECTORIZERS = {"vmap", "vectorize", "apply_along_axis"}  # they loop without running a line or a function twice
 BUILT_IN = re.compile(r"(native_)?(layer|group|instance|batch)_norm|(Layer|Group|Instance|Batch)Norm(\dd)?|"
                       r"scaled_dot_product_attention|.*multi_head_attention.*|MultiheadAttention")
-INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+LOW = {"float16", "bfloat16", "float32"}
 
 
-def find_problems(name, cls, unit, cases, dtype, found, tolerance):
-    """Yield the code and a detail (or "") of each mistake.
+class Watch(TorchFunctionMode):
+    """Watch the functions of torch that a layer calls.
 
     Args:
-        name: ATTENTION or NORM.
-        cls: the class.
-        unit: d must be a multiple of it.
-        cases: the cases of the class.
-        dtype: the type of the numbers that the layer gets.
-        found: the Hypothesis that explains the results, or None.
-        tolerance: the tolerance within which `found` explains them.
+        no_dropout: whether functional dropout returns its input.
     """
-    yield from (case.problem for case in cases if case.problem)
-    yield from find_shortcuts(name, cls, unit)
-    main = cases[MAIN]
-    if found is None or main.y is None:
-        return
-    for case in cases:
-        if case.y is None or case.y.isfinite().all():
-            continue
-        too_large = name == ATTENTION and case.kind == "large"
-        if too_large or (found.expected(case).isfinite() & ~case.y.isfinite()).any():
-            yield "overflow", f"seen with numbers up to {case.x.abs().max():.0f}"
-    x = main.x.to(dtype)
-    is_formula = not any(mistake.changes for mistake in found.mistakes)
-    problem = is_formula and find_gradient_problem(main.layer, x, exact=tolerance == EXACT)
-    if problem:
-        yield "gradient", problem
-    if differs_in_training(main.layer, x, main.y):
-        yield "dropout-inside", ""
+
+    def __init__(self, no_dropout=False):
+        super().__init__()
+        self.counts = collections.Counter()  # calls of each function, by its name
+        self.is_low = False  # whether numbers have less precision than float64
+        self.no_dropout = no_dropout
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """Serve as the function that torch calls instead of `function`."""
+        kwargs = kwargs or {}
+        name = function.__name__
+        self.counts[name] += 1
+        if self.no_dropout and "dropout" in name:
+            return args[0] if args else kwargs["input"]
+        y = function(*args, **kwargs)
+        for value in (y, *args, *kwargs.values()):
+            dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")  # of a tensor, or of a number of numpy
+            self.is_low = self.is_low or dtype in LOW
+        return y
+
+
+def computes_in_float32(case, dtype):
+    """Return whether a layer uses numbers with less precision than float64."""
+    numbers = [*case.layer.parameters(), *case.layer.buffers()]
+    if dtype == torch.float32 or any(number.numel() == 1 and number.is_floating_point() for number in numbers):
+        return True  # a single number, a scale or ε, was rounded when the layer was built
+    watch = Watch()
+    with watch, torch.no_grad():
+        case.layer(case.x.to(dtype))
+    return watch.is_low
 
 
 # Loops and built-in layers
@@ -68,8 +72,7 @@ class LineCounter:
     def trace(self, frame, event, _):
         """Serve as the function of `sys.settrace`."""
         path = Path(frame.f_code.co_filename)
-        installed = any(path.is_relative_to(folder) for folder in INSTALLED)
-        if installed or not path.is_relative_to(self.folder) or str(path) == __file__:
+        if not path.is_relative_to(self.folder) or any(map(path.is_relative_to, NOT_OF_THE_STUDENT)):
             return None
         if event == "line":
             self.counts[str(path), frame.f_lineno] += 1
@@ -78,18 +81,18 @@ class LineCounter:
 
 
 def count_runs(name, cls, shape):
-    """Run forward on an x of a shape (B, T, d). Return a LineCounter and a FunctionCounter."""
+    """Run forward on an x of a shape (B, T, d). Return a LineCounter and a Watch."""
     layer = build(name, cls, *shape[1:]).eval()
     lines = LineCounter(Path(inspect.unwrap(cls.forward).__code__.co_filename).parent)
-    functions = FunctionCounter()
+    watch = Watch()
     before = sys.gettrace()
-    with functions, contextlib.suppress(Exception, SystemExit):
+    with watch, contextlib.suppress(Exception, SystemExit):
         sys.settrace(lines.trace)
         try:
             layer(torch.ones(shape))
         finally:
             sys.settrace(before)
-    return lines, functions
+    return lines, watch
 
 
 def find_shortcuts(name, cls, unit):
@@ -97,17 +100,17 @@ def find_shortcuts(name, cls, unit):
 
     A line or function that runs more often for a larger x is in a loop. A loop over the three projections is allowed.
     """
-    lines, functions = count_runs(name, cls, (2, 3, 4 * unit))
-    more_lines, more_functions = count_runs(name, cls, (4, 6, 8 * unit))
+    lines, watch = count_runs(name, cls, (2, 3, 4 * unit))
+    more_lines, more_watch = count_runs(name, cls, (4, 6, 8 * unit))
     grown_lines = [place for place, count in lines.counts.items() if count < more_lines.counts[place]]
-    grown_functions = [called for called, count in functions.counts.items() if count < more_functions.counts[called]]
+    grown_calls = [called for called, count in watch.counts.items() if count < more_watch.counts[called]]
     if grown_lines:
         yield "loop", show_loop(grown_lines)
-    elif grown_functions:
-        yield "loop", f"{min(grown_functions)}()"
+    elif grown_calls:
+        yield "loop", f"{min(grown_calls)}()"
     elif lines.names & VECTORIZERS:
         yield "loop", min(lines.names & VECTORIZERS)
-    names = set(functions.counts)  # not lines.names: a solution may use these names for its own functions
+    names = set(watch.counts)  # not lines.names: a solution may use these names for its own functions
     for module in build(name, cls, 3, 4 * unit).modules():
         names |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
     built_in = sorted(filter(BUILT_IN.fullmatch, names))
@@ -126,50 +129,54 @@ def show_loop(places):
 # Training
 
 
+def find_training_problems(name, found, cases, dtype, tolerance, random):
+    """Yield the code and a detail (or "") of each problem that only training shows, given what explains the results.
+
+    Of a layer whose results are `random` anyway, it is not asked whether they differ in training mode.
+    """
+    main = cases[0]
+    for case in cases:
+        if case.y is None or case.y.isfinite().all():
+            continue
+        is_score_too_large = name == ATTENTION and case.kind == "large"
+        if is_score_too_large or (found.expected(case).isfinite() & ~case.y.isfinite()).any():
+            yield "overflow", f"seen with numbers up to {case.x.abs().max():.0f}"
+    x = main.x.to(dtype)
+    problem = None if found.changes else find_gradient_problem(main.layer, x, tolerance == EXACT)
+    if problem:
+        yield "gradient", problem
+    if not random and differs_in_training(main.layer, x, main.y):
+        yield "dropout-inside", ""
+
+
 def find_gradient_problem(layer, x, exact):
-    """Return a sentence if the gradients of x or of the parameters are wrong, else None.
+    """Return a sentence if the gradients of x or of the parameters differ from finite differences, else None.
 
     Without `exact`, the layer computes in float32, which needs larger steps and tolerances.
     """
-    names = [name for name, _ in layer.named_parameters()]
     frozen = [name for name, p in layer.named_parameters() if p.numel() > 1 and not p.requires_grad and p.any()]
     if frozen:
         return f"{', '.join(frozen)}: nothing is learned, because requires_grad=False"
+    names = [name for name, _ in layer.named_parameters()]
     inputs = [tensor.detach().clone().requires_grad_() for tensor in (x, *layer.parameters())]
+
+    def forward(x, *parameters):
+        copy = x * 1  # forward may change it
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (copy,))
+
     step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)
-    weights = torch.randn(3, *x.shape, generator=torch.Generator().manual_seed(0)).to(x.dtype)
-
-    def losses():
-        """Return three weighted sums of the result."""
-        given = inputs[0] * 1  # a copy, because forward may change it
-        y = torch.func.functional_call(layer, dict(zip(names, inputs[1:], strict=True)), (given,))
-        return (weights * y).flatten(1).sum(1)
-
+    options = {"eps": step, "atol": tolerance, "rtol": tolerance, "check_undefined_grad": False}
     try:
-        gradients = [torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True) for loss in losses()]
-        for tensor, of_losses in zip(inputs, zip(*gradients, strict=True), strict=True):
-            found = [torch.zeros_like(tensor) if gradient is None else gradient for gradient in of_losses]
-            expected = differentiate(losses, tensor, step)
-            if not torch.allclose(torch.stack(found), expected, atol=tolerance, rtol=tolerance):
-                return "they differ from finite differences"
+        try:
+            torch.autograd.gradcheck(forward, inputs, **options)
+        except RuntimeError as error:
+            if "fork" not in str(error):
+                raise
+            # In a forked process of one that used a GPU, backward() is impossible; forward mode does as well.
+            torch.autograd.gradcheck(forward, inputs, check_backward_ad=False, check_forward_ad=True, **options)
     except Exception as error:
-        return one_line(error)
+        return "they differ from finite differences" if "Jacobian" in str(error) else describe_error(error)
     return None
-
-
-@torch.no_grad()
-def differentiate(losses, tensor, step):
-    """Return finite differences of each loss for a tensor: a tensor (number of losses, *shape)."""
-    numbers = tensor.view(-1)
-    columns = []
-    for i in range(len(numbers)):
-        middle = numbers[i].item()
-        numbers[i] = middle + step
-        high = losses()
-        numbers[i] = middle - step
-        columns.append((high - losses()) / (2 * step))
-        numbers[i] = middle
-    return torch.stack(columns, 1).view(-1, *tensor.shape)
 
 
 def differs_in_training(layer, x, y):
