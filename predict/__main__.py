@@ -1,140 +1,129 @@
 """Classify film reviews with a trained network.
 
-    python predict.py "A film to fall asleep in."
-    python predict.py --file reviews.csv --out answers.csv     each row of a table
-    python predict.py --explain why.html "Not bad at all."     the effect and the attention of each word
-
-Tables end in .csv, .tsv (also with .gz) or .jsonl. Texts are in the column `review` or `text`, labels, if any, in
-`sentiment` or `label`. `--out` adds the columns `predicted_label` and `predicted_probability`.
+    python -m predict "A film to fall asleep in."
+    python -m predict --file reviews.csv --out answers.csv    each row of a table, or each line of a .txt file
+    python -m predict --explain why.html "Not bad at all."    a page with the effect and the attention of each word
 """
 
 import argparse
-import csv
-import gzip
 import json
+import os
+import sys
 from pathlib import Path
-from textwrap import shorten
 
 from helpers import UserError, run
-from helpers.files import whole_file, write_text
-from helpers.predictor import Predictor
+from helpers.files import write_text
+from helpers.predictor import Predictor, models_text, read_model, same_code
+from predict.answers import SURE, classify
+from predict.explain import explanation_page
+from predict.tables import cell_text, ending, find_column, read_table, write_table
 
-MODEL = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"
-LABELS = {"positive": True, "pos": True, "1": True, "negative": False, "neg": False, "0": False}
-SURE = 0.55  # a lower probability of the predicted label is shown with the words "hard to say"
-LONGEST_WORD = 1000  # characters; spaCy's time grows with the square of a word's length
+BUNDLED = Path(__file__).parents[1] / "pretrained" / "sentiment" / "model.pt"
+LABELS = dict.fromkeys(["positive", "pos", "1", "1.0"], "positive") | {"": None}
+LABELS |= dict.fromkeys(["negative", "neg", "0", "0.0"], "negative")
 
 
 def parse_args(argv=None):
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a review in quotes")
-    parser.add_argument("--file", help="a table, or a .txt file with one review in each line")
-    parser.add_argument("--column", help="column of the table with the texts (default: review or text)")
-    parser.add_argument("--label-column", help="column of the table with the labels (default: sentiment or label)")
-    parser.add_argument("--out", help="write a table with the answers instead of printing them")
-    parser.add_argument("--model", default=MODEL, help="model.pt of a run (default: the bundled network)")
-    parser.add_argument("--explain", metavar="FILE", help="write an .html page that explains the answer for one TEXT")
+    parser = argparse.ArgumentParser(prog="python -m predict", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("texts", nargs="*", metavar="TEXT", help="a review in quotes; put -- first if it starts with a dash")
+    add("--file", help="a table (.csv, .tsv, both also .gz, or .jsonl), or .txt with a review in each line")
+    add("--column", help="column of the table with the texts (default: review or text)")
+    add("--label-column", metavar="COLUMN", help="column of the table with the labels (default: sentiment or label)")
+    add("--out", metavar="FILE", help="instead of printing, add predicted_label and predicted_probability to the table")
+    add("--json", action="store_true", help="print an object of JSON for each text: text, label, probability, sure "
+        f"(probability of at least {SURE:.0%}%), known (share of the words in the vocabulary) and note")
+    add("--explain", metavar="FILE", help="write an .html page that explains the answer to one TEXT")
+    add("--model", help="model.pt or folder of a run (default: the bundled network, or else the newest run)")
     args = parser.parse_args(argv)
     if bool(args.texts) == bool(args.file):
-        parser.error('give a text in quotes, as in predict.py "A fine film.", or --file FILE')
-    if args.explain and (len(args.texts) != 1 or not args.explain.endswith(".html")):
-        parser.error("--explain takes one TEXT and a name that ends in .html")
+        parser.error('give a text in quotes, as in python -m predict "A fine film.", or --file FILE')
+    if args.out and (args.json or ending(args.out) not in (".csv", ".tsv", ".jsonl")):
+        parser.error("--out takes a name that ends in .csv, .tsv or .jsonl, and no --json")
+    if args.explain and (len(args.texts) != 1 or ending(args.explain) != ".html"):
+        parser.error("--explain takes a name that ends in .html, and one TEXT in quotes")
     return args
 
 
-def open_text(path, mode):
-    """Open a text file, packed if its name ends in .gz."""
-    return (gzip.open if str(path).endswith(".gz") else open)(path, mode + "t", encoding="utf-8-sig", newline="")
+def note(message):
+    """Print a note where it does not mix with the answers."""
+    print(f"note: {message}", file=sys.stderr)
 
 
-def ending(path):
-    """Return the ending of a file's name without .gz."""
-    return Path(str(path).removesuffix(".gz")).suffix.lower()
+def note_on_texts(texts):
+    """Print a note if texts of the command line are probably something else."""
+    for text in texts:
+        if os.path.isfile(text):
+            note(f"this classifies the name {text}; use --file {text} to classify what is in the file")
+    if len(texts) > 1 and all(len(text.split()) == 1 for text in texts):
+        note("each word is a text of its own; put a text in quotes")
 
 
-def read_table(path):
-    """Return the rows of a table, or the lines of a .txt file, as dicts. Raises UserError if it is damaged."""
-    kind, rows = ending(path), []
-    try:
-        with open_text(path, "r") as file:
-            if kind == ".jsonl":
-                rows = [json.loads(line) for line in file if line.strip()]
-            elif kind in (".csv", ".tsv"):
-                delimiter = max(",;\t", key=file.readline().count)  # some versions of Excel write a semicolon
-                file.seek(0)
-                rows = list(csv.DictReader(file, delimiter=delimiter, strict=True))
-            elif kind == ".txt":
-                rows = [{"text": line.strip()} for line in file]
-            else:
-                raise UserError(f"{path} has an unknown format; save it as .csv, .tsv, .jsonl or .txt.")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; save the file as UTF-8.") from error
-    except (csv.Error, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a well-formed {kind} file: {error}.") from error
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or None in row or (kind != ".jsonl" and None in row.values()):
-            raise UserError(f"row {number} of {path} has another number of fields than the header; put each text in "
-                            "quotes.")
-    return rows
+def find_model():
+    """Return the path of the bundled network if it was trained with this `models.py`, else that of the newest run."""
+    if BUNDLED.exists() and same_code(read_model(BUNDLED)["models"], models_text()):
+        return BUNDLED
+    runs = sorted(Path("runs").rglob("model.pt"), key=os.path.getmtime)
+    if not runs:
+        raise UserError("the bundled network does not fit this models.py, and runs/ holds no other; train one by "
+                        "python sentiment_analysis.py.")
+    note(f"the bundled network does not fit this models.py, so the newest run answers: {runs[-1]}")
+    return runs[-1]
 
 
-def find_column(rows, wanted, usual, path):
-    """Return the name of the column `wanted`, or without it of one of the `usual` ones, in any case; else None."""
-    columns = {name.strip().lower(): name for row in rows[:1] for name in row}
-    for name in [wanted] if wanted else usual:
-        if name.lower() in columns:
-            return columns[name.lower()]
-    if wanted:
-        raise UserError(f"{path} has no column {wanted}, only {', '.join(columns)}.")
-    return None
+def print_notes(predictor, answers):
+    """Print a note if the network is a small one, and each note on answers with the numbers of the texts."""
+    if predictor.data == "SAMPLE":
+        note("the network was trained on the SAMPLE, 312 invented reviews, and knows few words")
+    for message in {answer.note: None for answer in answers if answer.note}:
+        numbers = [str(number) for number, answer in enumerate(answers, 1) if answer.note == message]
+        note(f"{message}: text {', '.join(numbers[:10])}" + ", …" * (len(numbers) > 10))
 
 
-def write_table(path, rows):
-    """Write rows as a table. The ending of the path tells the format."""
-    with whole_file(path) as temporary, open_text(temporary, "w") as file:
-        if ending(path) == ".jsonl":
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        else:
-            writer = csv.DictWriter(file, rows[0], delimiter="\t" if ending(path) == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
+def describe(text, answer):
+    """Return the label, the probability and the beginning of a text as one line."""
+    line = " ".join(text.split())
+    shown = line if len(line) <= 60 else line[:59] + "…"
+    doubt = "" if answer.sure else "hard to say: "
+    return f"{answer.label}  {answer.probability:6.1%}  {doubt}{shown}" if answer.label else f"{'no text':16}  {shown}"
+
+
+def describe_accuracy(answers, cells):
+    """Return the accuracy on the texts with an answer and a label, or why it is unknown, as one line."""
+    labels = [LABELS.get(cell.strip().lower(), "other") for cell in cells]
+    right = [answer.label == label for answer, label in zip(answers, labels, strict=True) if answer.label and label]
+    if not right or "other" in labels:  # in a column of stars, 1 is not a label
+        return "accuracy unknown: labels are positive and negative, pos and neg, or 1 and 0, and nothing else"
+    return f"accuracy {sum(right) / len(right):.2%} on {len(right):,} labelled texts"
 
 
 def main():
     args = parse_args()
+    note_on_texts(args.texts)
     rows = read_table(args.file) if args.file else [{"text": text} for text in args.texts]
-    column = find_column(rows, args.column, ["review", "text"], args.file)
+    column = find_column(rows, args.column, ["review", "text"])
     if column is None:
-        raise UserError(f"{args.file} has no column review or text; name it with --column.")
-    texts = [str(row.get(column) or "") for row in rows]
-    longest = [max(map(len, text.split()), default=0) for text in texts]  # word of each text
-    readable = [number for number, length in enumerate(longest) if 0 < length < LONGEST_WORD]
-    if not readable:
-        raise UserError("there is no text to classify; give a film review in English.")
-    predictor = Predictor.load(args.model)
-    if args.explain:
-        from predict.explain import explanation_page
+        raise UserError(f"{args.file} has no column review or text; name the column with the texts by --column.")
+    label_column = find_column(rows, args.label_column, ["sentiment", "label"])
+    texts = [cell_text(row, column) for row in rows]
 
+    path = Path(args.model) if args.model else find_model()
+    predictor = Predictor.load(path / "model.pt" if path.is_dir() else path)
+    answers = classify(predictor, texts)
+    print_notes(predictor, answers)
+    if args.explain:
         write_text(args.explain, explanation_page(predictor, texts[0]))
-    answers = [(None, None)] * len(texts)  # label and probability; none for blank texts and binary data
-    positive = predictor.probabilities([texts[number] for number in readable])
-    for number, p in zip(readable, positive.tolist(), strict=True):
-        answers[number] = ("positive", p) if p > 0.5 else ("negative", 1 - p)
+    for row, text, answer in zip(rows, texts, answers, strict=True):
+        row |= {"predicted_label": answer.label, "predicted_probability": answer.probability}
+        if not args.out:
+            print(json.dumps({"text": text} | answer._asdict()) if args.json else describe(text, answer))
     if args.out:
-        for row, (label, probability) in zip(rows, answers, strict=True):
-            row |= {"predicted_label": label, "predicted_probability": probability}
         write_table(args.out, rows)
-    else:
-        for text, (label, probability) in zip(texts, answers, strict=True):
-            doubt = "hard to say: " if label and probability < SURE else ""
-            print(f"{label}  {probability:6.1%}  {doubt}{shorten(text, 60)}" if label else "no text")
-    if label_column := find_column(rows, args.label_column, ["sentiment", "label"], args.file):
-        truths = [LABELS.get(str(row.get(label_column)).strip().lower()) for row in rows]
-        right = [(label == "positive") == truth for (label, _), truth in zip(answers, truths, strict=True)
-                 if label and truth is not None]
-        if right:
-            print(f"accuracy {sum(right) / len(right):.2%} on {len(right):,} labelled texts")
+    if label_column is not None:
+        accuracy = describe_accuracy(answers, [cell_text(row, label_column) for row in rows])
+        print(accuracy, file=sys.stderr if args.json else sys.stdout)
 
 
 if __name__ == "__main__":
