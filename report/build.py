@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import re
+from collections import Counter
 from pathlib import Path
 
 import pypdf
@@ -34,17 +35,19 @@ EXERCISE = {"blocks": 1, "epochs": 5, "lr": 1e-4, "bonus": None}  # the settings
 
 def make_parser(description):
     """Return a parser with the options of the report."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument
     for option, what in (("--name", "your name"), ("--cse", "your cse username"), ("--id", "your ID, digits only")):
         add(option, default="", help=what)
-    add("--runs", type=Path, default="runs", help="folder with your runs")
-    add("--required", type=Path, metavar="RUN", help="folder of the run with the required settings, instead of the newest")
+    add("--runs", type=Path, default="runs", help="folder with your runs (default: %(default)s)")
+    add("--required", type=Path, metavar="RUN",
+        help="folder of the run with the required settings (default: the newest)")
     add("--bonus", type=Path, metavar="RUN", action="append", default=[],
-        help="folder of a bonus run, instead of the one with the best validation accuracy; at most twice")
-    add("--notes", type=Path, help="your explanations; notes.typ is used if it is there")
-    add("--data-dir", type=Path, default=DATA_DIR, help="the IMDB archive, its folder, or the extracted data")
-    add("--cache-dir", default=".cache", help="folder for cached results")
+        help="folder of a bonus run, can be given twice (default: the one with the best validation accuracy)")
+    add("--notes", type=Path, help="your explanations (default: notes.typ, if it is there)")
+    add("--data-dir", type=Path, default=DATA_DIR,
+        help="the IMDB archive, its folder, or the extracted data (default: %(default)s)")
+    add("--cache-dir", default=".cache", help="folder for cached results (default: %(default)s)")
     add("--allow-substitutes", action="store_true", help="accept results on the sample and sentences of the small GPT")
     return parser
 
@@ -92,21 +95,24 @@ def choose_runs(args):
     return newest, [best] if best else []
 
 
-def read_results(args):
+def read_results(args, required, bonus):
     """Return which results the report shows, as report.typ reads it, and bring each `analysis.json` up to date.
 
     Raises:
         UserError: there is no result, or a substitute is not allowed.
     """
-    required, bonus = choose_runs(args)
     sentences = args.runs / "gpt2"
     has_sentences = (sentences / "gpt2_sentences.json").exists()
     if not (required or bonus or has_sentences):
         raise UserError(f"{args.runs} holds no finished run; train first, or name another folder with --runs.")
-    notices = []
+    notices, lacks = [], None
     if has_sentences:
-        used = read_json(sentences / "gpt2_sentences.json")["substitutes"]
-        notices += [f"The sentences were written with {'; '.join(used)}."] * bool(used)
+        generated = read_json(sentences / "gpt2_sentences.json")
+        if generated["substitutes"]:
+            notices.append(f"The sentences were written with {'; '.join(generated['substitutes'])}.")
+        counts = Counter(one["prefix"] for one in generated["sentences"])
+        if len(counts) < 10 or min(counts.values()) < 5:
+            lacks = "Less than five sentences for each of ten prefixes"
     for path in filter(None, [required, *bonus]):
         data = read_json(path / "metrics.json")["data"]
         if data == "SAMPLE":
@@ -117,9 +123,10 @@ def read_results(args):
             print(f"note: errors, examples and attention of {path.name} are left out, because {error.filename} is not "
                   "there; --data-dir names the reviews")
     if notices and not args.allow_substitutes:
-        raise UserError(f"{' '.join(notices)} The exercise asks for something else; --allow-substitutes uses it anyway.")
+        raise UserError(f"{' '.join(notices)} The exercise asks for something else; to use it anyway, add "
+                        "--allow-substitutes.")
     return {"required": required and describe_run(required), "bonus": [describe_run(path) for path in bonus],
-            "sentences": typst_path(sentences) if has_sentences else None, "notices": notices}
+            "sentences": typst_path(sentences) if has_sentences else None, "notices": notices, "lacks": lacks}
 
 
 def describe_run(folder):
@@ -167,8 +174,8 @@ def find_mistakes(diagnostic, notes):
     return "; ".join(f"line {line}: {what}" for what, path, line in found if notes and Path(path).name == notes.name)
 
 
-def render(args):
-    """Return the report that the options describe as the bytes of a PDF. Print notes about what it lacks.
+def render(args, required, bonus):
+    """Return the report about a required run and bonus runs as the bytes of a PDF. Print notes about what it lacks.
 
     Raises:
         UserError: the runs or the notes cannot be read, or the report has too many pages.
@@ -177,28 +184,28 @@ def render(args):
     if notes:
         with reading(notes, "save it as UTF-8."):
             notes.read_text(encoding="utf-8")
-    content = read_results(args) | {"author": author_of(args), "code": layers_code(models_text())}
+    content = read_results(args, required, bonus) | {"author": author_of(args), "code": layers_code(models_text())}
     pdf = compile_report(content, notes)
-    pages, drafts, text = read_pdf(pdf)
+    pages, draft, text = read_pdf(pdf)
     if pages > MAX_PAGES:
         pages_without, *_ = read_pdf(compile_report(content, None))
         raise UserError(f"the report has {pages} pages, {pages - MAX_PAGES} more than allowed, and without your notes "
                         f"{pages_without}; shorten the notes, or show fewer runs.")
-    if drafts:
-        print(f"note: the report is a draft; it lacks {', '.join(drafts)}")
+    if draft:
+        print(f"note: the report is a draft ({draft})")
     if "\0" in text:
         print("note: no font of this machine has some letters of the report; install a font that has them")
     return pdf
 
 
 def read_pdf(pdf):
-    """Return the number of pages of a PDF, what it lacks if it is a draft (a list), and its text."""
+    """Return the number of pages of a PDF, what it lacks if it is a draft, or "", and its text."""
     logging.getLogger("pypdf").setLevel(logging.ERROR)
     with reading("the report", "export it again as a PDF."):
         reader = pypdf.PdfReader(io.BytesIO(pdf))
         keywords = (reader.metadata or {}).get("/Keywords", "")
         text = "".join(page.extract_text() for page in reader.pages)
-    return len(reader.pages), re.findall("draft without ([^,]+)", keywords), text
+    return len(reader.pages), keywords.partition("Draft. ")[2], text
 
 
 def main():
@@ -209,7 +216,7 @@ def main():
     if args.notes_template:
         print((FOLDER / "notes_template.typ").read_text(encoding="utf-8"), end="")
         return
-    pdf = render(args)
+    pdf = render(args, *choose_runs(args))
     out = args.out or args.runs / "report.pdf"
     with whole_file(out) as temporary:
         temporary.write_bytes(pdf)
