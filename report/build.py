@@ -18,6 +18,7 @@ from pathlib import Path
 import pypdf
 import typst
 
+from check.rules import MAX_PAGES
 from helpers import UserError, run
 from helpers.files import reading, whole_file
 from helpers.imdb import DATA_DIR
@@ -28,7 +29,6 @@ from sentiment_analysis import SAMPLE_SETTINGS
 FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "report.typ"
 DEFAULT_NOTES = Path("notes.typ")
-MAX_PAGES = 6
 MAX_CODE = 60  # lines of the two classes; the report leaves out longer ones
 EXERCISE = {"blocks": 1, "epochs": 5, "lr": 1e-4, "bonus": None}  # the settings that the exercise requires
 
@@ -150,8 +150,8 @@ def layers_code(text):
     code = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in ("MySelfAttention", "MyLayerNorm"):
-            code += filter(str.strip, lines[node.lineno - 1:node.end_lineno])
-    return "\n".join(code) if 0 < len(code) <= MAX_CODE else None
+            code += [*filter(str.strip, lines[node.lineno - 1:node.end_lineno]), ""]
+    return "\n".join(code).strip() if 0 < len(code) <= MAX_CODE else None
 
 
 def compile_report(content, notes):

@@ -15,8 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from check.submission import find_layers
-
+from check.locate import find_layers
 from check.rules import check_rules
 from helpers import UserError, run
 from helpers.files import whole_file
@@ -65,7 +64,7 @@ def make_readme(author, product):
 def describe(source):
     """Return the first sentence of a module's docstring."""
     paragraph = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
-    return re.split(r"(?<=[.!?:])\s", " ".join(paragraph.split()))[0]
+    return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))[0]
 
 
 def make_zip(author, product, pdf):
