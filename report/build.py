@@ -24,7 +24,7 @@ from helpers.files import reading, whole_file
 from helpers.imdb import DATA_DIR
 from helpers.predictor import models_text
 from report.analysis import update_analysis
-from sentiment_analysis import SAMPLE_SETTINGS
+from sentiment_analysis import PRESETS
 
 FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "report.typ"
@@ -79,7 +79,7 @@ def is_required(metrics):
     """Return whether a run has the settings that the exercise requires, or on the sample those of the sample."""
     wanted = EXERCISE
     if metrics["data"] == "SAMPLE":
-        wanted = EXERCISE | {name: SAMPLE_SETTINGS[name] for name in ("epochs", "lr")}
+        wanted = EXERCISE | {name: PRESETS["sample"][name] for name in ("epochs", "lr")}
     return all(metrics["settings"][name] == value for name, value in wanted.items())
 
 
