@@ -15,7 +15,7 @@ from helpers import UserError, files
 from helpers.imdb import find_source, load_reviews, select
 from helpers.predictor import Predictor, models_text
 from report import build
-from report.analysis import SENTENCE, update_analysis
+from report.analysis import SENTENCE, errors_by_length, update_analysis
 from tests.made_up import BONUS, NOTES, write_run, write_sentences
 from tests.toy import ROOT, read_json
 
@@ -91,6 +91,12 @@ def test_errors_are_those_of_one_review_at_a_time(run, toy_imdb, tmp_path):
     assert expected, "the toy network makes no error"
     assert analysis["examples"] == [
         {"text": text, "stars": stars, "probability": pytest.approx(p, abs=1e-5)} for _, text, stars, p in expected]
+
+
+def test_groups_of_lengths():
+    rows = errors_by_length(np.array([1, 100, 101, 200, 801]), np.array([True, False, True, True, False]))
+    assert [(row["group"], row["reviews"], row["errors"]) for row in rows] == [
+        ("1–100", 2, 0.5), ("101–200", 2, 1.0), ("over 800", 1, 0.0)]
 
 
 def test_attention_is_that_of_the_first_block(run, toy_imdb, tmp_path):
