@@ -1,120 +1,127 @@
-"""Compare the two layers with their formulas, and write the analysis of the reference report.
-
-    python -m report.analysis --run runs/required-42        seconds; writes report/results/analysis.json
-
-The result is the `analysis.json` of the run and the differences of the layers.
-"""
+"""What the network of a run does on the test reviews: its errors, and what its attention reads in a sentence."""
 
 import json
-from dataclasses import asdict
-from pathlib import Path
 
+import numpy as np
 import torch
-from torch.nn import functional as F
 
-from check.loops import MASK, SHAPES, attention_oracle, norm_oracle
-from helpers.cli import Parser, UserError, run_command, user_path
-from helpers.files import write_text
-from models import MyLayerNorm, MySelfAttention
-from report.runs import ANALYSIS, METRICS, read_json
-from sentiment_analysis import REQUIRED
+from helpers.files import file_digest, write_text
+from helpers.imdb import ARCHIVE, SAMPLE, find_source, load_reviews, make_reviews, select
+from helpers.predictor import Predictor
+from helpers.text import tokenize
 
-RESULT = Path(__file__).parent / "results" / "analysis.json"
+SENTENCE = "This is not a bad film, and the acting is superb."
+LENGTHS = np.array([100, 200, 400, 800])  # tokens: the longest review of each group but the last
+LONGEST_EXAMPLE = 80  # tokens
+EXAMPLES = 2  # of each label
 
 
-def layer_differences():
-    """Return the largest differences of each layer from its formula in loops, PyTorch's kernel and numerical gradients.
+def update_analysis(folder, data, data_dir, cache_dir):
+    """Write `analysis.json` to the folder of a run if it is missing or belongs to another `model.pt`.
 
-    The result is a dict: {"shapes": number of shapes, "attention": {"loops", "pytorch", "gradient"}, "norm": the same}.
+    Without `model.pt`, nothing is written. `data` is "IMDB" or "SAMPLE".
+
+    Raises:
+        FileNotFoundError: neither `data_dir` nor `cache_dir` has the reviews. They are not downloaded.
     """
-    torch.manual_seed(0)
-    cases = [(shape, torch.ones(shape[:2], dtype=torch.bool)) for shape in SHAPES]
-    cases.append(((*MASK.shape, 4), MASK))
-    largest = {"attention": {}, "norm": {}}
-    for shape, mask in cases:
-        x = torch.randn(shape, dtype=torch.float64)
-        for name, differences in (("attention", attention_differences(x, mask)), ("norm", norm_differences(x, mask))):
-            for kind, difference in differences.items():
-                largest[name][kind] = max(largest[name].get(kind, 0), difference)
-    return {"shapes": len(SHAPES), **largest}
+    path, model = folder / "analysis.json", folder / "model.pt"
+    if not model.exists():
+        return
+    digest = file_digest(model)
+    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["model_sha256"] == digest:
+        return
+    path.unlink(missing_ok=True)
+    predictor = Predictor.load(model)
+    source = SAMPLE if data == "SAMPLE" else local_source(data_dir)
+    reviews = load_reviews(source, cache_dir, predictor.pipeline.parts)
+    analysis = {"model_sha256": digest, **analyse(predictor, select(reviews, reviews.test))}
+    write_text(path, json.dumps(analysis, indent=1, ensure_ascii=False) + "\n")
 
 
-def attention_differences(x, mask):
-    """Return the differences of a random `MySelfAttention`: x (B, T, d), mask (B, T) -> dict of floats."""
-    layer = MySelfAttention(x.shape[2]).double()
-    y = layer(x, mask)
-    kernel = F.scaled_dot_product_attention(layer.W_q(x), layer.W_k(x), layer.W_v(x), attn_mask=mask.unsqueeze(1))
-    return {"loops": difference(y[mask], attention_oracle(layer, x, mask)[mask]),
-            "pytorch": difference(y[mask], kernel[mask]),
-            "gradient": gradient_difference(layer, x, mask)}
+def local_source(data_dir):
+    """Return the archive or the extracted folder at `data_dir`, as `find_source` does, but without a download.
 
-
-def norm_differences(x, mask):
-    """Return the differences of a random `MyLayerNorm`: x (B, T, d), mask (B, T) -> dict of floats.
-
-    PyTorch's kernel has no mask and is left out if there is padding.
+    If there is neither, the path does not exist. Cached reviews can be loaded nevertheless.
     """
-    layer = MyLayerNorm(x.shape[1:]).double()
-    torch.nn.init.normal_(layer.gamma, mean=1)
-    torch.nn.init.normal_(layer.beta)
-    y = layer(x, mask)
-    differences = {"loops": difference(y[mask], norm_oracle(layer, x, mask)[mask]),
-                   "gradient": gradient_difference(layer, x, mask)}
-    if mask.all():
-        kernel = F.layer_norm(x, x.shape[1:], layer.gamma, layer.beta, eps=layer.eps)
-        differences["pytorch"] = difference(y, kernel)
-    return differences
+    parts = ("train", "aclImdb/train", ARCHIVE)
+    is_there = data_dir.is_file() or any((data_dir / part).exists() for part in parts)
+    return find_source(data_dir) if is_there else data_dir / ARCHIVE
 
 
-def difference(ours, theirs):
-    """Return the largest absolute difference of two tensors."""
-    return (ours - theirs).abs().max().item()
+def analyse(predictor, reviews):
+    """Return what the report shows of the labelled `Reviews`: the content of `analysis.json` without the digest."""
+    logits = predictor.logits(reviews).numpy()
+    is_wrong = (logits > 0) != reviews.labels
+    return {"by_stars": errors_by_stars(reviews.stars, is_wrong),
+            "by_length": errors_by_length(np.diff(reviews.starts), is_wrong),
+            "longest_example": LONGEST_EXAMPLE,
+            "examples": confident_errors(reviews, logits, is_wrong),
+            "attention": attention(predictor, SENTENCE)}
 
 
-def gradient_difference(layer, x, mask):
-    """Return the largest difference between the analytic and the numerical gradients of input and parameters."""
-    x = x.clone().requires_grad_()
-    factors = torch.randn_like(x) * mask.unsqueeze(2)
+def errors_by_stars(stars, is_wrong):
+    """Return a row of the table for each number of stars: stars, is_wrong (reviews,) -> list of dicts."""
+    return [error_row(str(number), is_wrong[stars == number]) for number in np.unique(stars)]
 
-    def random_sum():
-        return (factors * layer(x, mask)).sum()
 
-    tensors = [x, *layer.parameters()]
-    analytic = torch.autograd.grad(random_sum(), tensors)
-    differences = []
-    for tensor, gradient in zip(tensors, analytic, strict=True):
-        differences.append(difference(gradient.flatten(), numerical_gradient(random_sum, tensor)))
-    return max(differences)
+def errors_by_length(lengths, is_wrong):
+    """Return a row of the table for each group of LENGTHS: lengths, is_wrong (reviews,) -> list of dicts."""
+    groups = np.searchsorted(LENGTHS, lengths)
+    names = [f"{first + 1}–{last}" for first, last in zip([0, *LENGTHS[:-1]], LENGTHS, strict=True)]
+    names.append(f"over {LENGTHS[-1]}")
+    return [error_row(name, is_wrong[groups == i]) for i, name in enumerate(names) if (groups == i).any()]
+
+
+def error_row(group, is_wrong):
+    """Return a row of a table: the name of a group of reviews, their number, and the share that is wrong."""
+    return {"group": group, "reviews": len(is_wrong), "errors": is_wrong.mean()}
+
+
+def confident_errors(reviews, logits, is_wrong):
+    """Return short reviews on which the network is most sure and wrong, a list of dicts.
+
+    Args:
+        reviews: labelled `Reviews`.
+        logits, is_wrong: (reviews,).
+    """
+    is_short = np.diff(reviews.starts) <= LONGEST_EXAMPLE
+    examples = []
+    for label in (0, 1):
+        candidates = np.flatnonzero(is_wrong & is_short & (reviews.labels == label))
+        surest = np.argsort(-np.abs(logits[candidates]), kind="stable")[:EXAMPLES]
+        for i in candidates[surest]:
+            tokens = reviews.tokens[reviews.starts[i]:reviews.starts[i + 1]]
+            text = " ".join(reviews.words[token] for token in tokens)
+            examples.append({"text": text, "stars": int(reviews.stars[i]), "probability": probability(logits[i])})
+    return examples
+
+
+def probability(logit):
+    """Return the probability that a logit stands for."""
+    return torch.as_tensor(logit).sigmoid().item()
 
 
 @torch.no_grad()
-def numerical_gradient(function, tensor, step=1e-6):
-    """Return the gradient of `function()` with respect to a tensor that it uses, by central differences."""
-    elements = tensor.view(-1)
-    gradient = torch.empty_like(elements)
-    for i, value in enumerate(elements.tolist()):
-        elements[i] = value + step
-        above = function()
-        elements[i] = value - step
-        below = function()
-        elements[i] = value
-        gradient[i] = (above - below) / (2 * step)
-    return gradient
+def attention(predictor, sentence):
+    """Return what the first block reads in a sentence, or None if `models.py` has no `blocks[0].attention.weights`.
 
-
-def main():
-    parser = Parser(description="Write the analysis of the reference report.")
-    parser.add_argument("--run", type=user_path, required=True, help="folder of a finished run of the required setting")
-    args = parser.parse_args()
-    metrics = read_json(Path(args.run, "metrics.json"), METRICS)
-    if metrics["data"] != "IMDB" or metrics["settings"] != asdict(REQUIRED):
-        raise UserError(f"{args.run} is not a run of the required setting on IMDB; give another folder with --run.")
-    seed = metrics["seed"]
-    analysis = read_json(Path(args.run, "analysis.json"), ANALYSIS)
-    content = {"seed": seed, **analysis, "layers": layer_differences()}
-    write_text(RESULT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    print(f"report/results/analysis.json: seed {seed}")
-
-
-if __name__ == "__main__":
-    run_command(main)
+    Returns:
+        a dict: "tokens" (T strings), "weights" (T lists of T floats: row i is what token i reads), "probability".
+    """
+    blocks = getattr(predictor.model, "blocks", None)
+    layer = getattr(blocks[0], "attention", None) if blocks else None
+    if not hasattr(layer, "weights"):
+        return None
+    reviews = make_reviews(*tokenize([sentence]))
+    T = len(reviews.tokens)
+    found = []
+    hook = layer.register_forward_hook(lambda layer, inputs, output: found.append(layer.weights(*inputs)))
+    try:
+        logit = predictor.logits(reviews)[0]
+        (weights,) = found[0][:, :T, :T]  # (T, T), without padding
+    except Exception:  # the method may be anybody's, with other arguments or another result
+        return None
+    finally:
+        hook.remove()
+    return {"tokens": [reviews.words[token] for token in reviews.tokens], "weights": weights.tolist(),
+            "probability": probability(logit)}

@@ -1,28 +1,27 @@
-"""Make the zip to hand in: README, the program's .py files and the report.
+"""Make the zip to hand in: README, the program and the report.
 
-    make submission NAME="Ada Lovelace" CSE=ada ID=123456789                        writes ex5_123456789.zip
-    python -m report.submission --name "Ada Lovelace" --cse ada --id 123456789      the same
+    python -m report.submission --name "Ada Lovelace" --cse ada --id 123456789      writes ex5_123456789.zip
 
-The report is that of the runs in runs/, as `python -m report.build` builds it, or a PDF of your own (--report).
-The same input gives the same bytes.
+The report is the one that `python -m report.build` makes, or a PDF of your own (--report). The same input gives the
+same bytes.
 """
 
 import ast
-import importlib.util
+import hashlib
 import io
 import re
-import sys
+import subprocess
+import tempfile
 import zipfile
 from pathlib import Path
 
-from check.rules import ALLOWED, FOR_GENERATION
-from helpers.cli import Parser, UserError, run_command, user_path
+from check.locate import find_layers
+from check.rules import check_rules
+from helpers import UserError, run
 from helpers.files import whole_file
-from report.build import MAX_PAGES, add_report_options, count_pages, read_author, runs_report
+from report.build import author_of, choose_runs, make_parser, read_json, read_pdf, render
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["generate_gpt2.py", "models.py", "sentiment_analysis.py"]
-PACKAGES = ALLOWED | FOR_GENERATION | set(sys.stdlib_module_names)  # what the program may import, besides itself
 README = """\
 Name: {name}
 CSE username: {cse}
@@ -32,178 +31,104 @@ Install (Python 3.11 or newer):
 pip install {packages}
 
 Run:
-python sentiment_analysis.py                          download IMDB, train, and print the test accuracy
-python sentiment_analysis.py predict "A fine film."   classify a text with the newest run
-python generate_gpt2.py                               write sentences with GPT-2
+{commands}
 
 Files:
 {files}
 """
+COMMANDS = ["python sentiment_analysis.py", "python generate_gpt2.py"]
+BONUS_COMMAND = "python sentiment_analysis.py --preset bonus"
 
 
-def product_files(root):
-    """Return the program: a dict from the name of each file, such as "helpers/cli.py", to its bytes.
-
-    These are the three scripts and what they import, directly or not. Other files stay out. Raises UserError if a
-    script is missing, or if one of the files is not Python.
-    """
-    product, waiting = {}, list(SCRIPTS)
-    while waiting:
-        name = waiting.pop()
-        if name in product:
-            continue
-        try:
-            product[name] = (root / name).read_bytes()
-        except FileNotFoundError as error:
-            raise UserError(f"{root / name} is missing; copy it from the repository.") from error
-        for _, module in find_imports(name, product[name]):
-            waiting += find_files(root, module)
-    return dict(sorted(product.items()))
+def product_files(with_bonus):
+    """Return the program: a dict from the name of each file, such as "helpers/text.py", to its bytes."""
+    patterns = ["models.py", "sentiment_analysis.py", "generate_gpt2.py", "helpers/*.py"]
+    if with_bonus:
+        patterns.append("helpers/bonus/*.py")
+    paths = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
-def find_files(root, module):
-    """Return the files of this project that importing a module runs: "helpers.cli" needs helpers/__init__.py too."""
-    parts = module.split(".")
-    if parts[0] in PACKAGES:  # also if its files were copied into the project
-        return []
-    names = []
-    for end in range(1, len(parts) + 1):
-        path = "/".join(parts[:end])
-        for name in (f"{path}/__init__.py", f"{path}.py"):
-            if (root / name).is_file():
-                names.append(name)
-    return names
-
-
-def check_imports(product):
-    """Raise UserError if a file imports anything but the standard library, the program and what the exercise allows."""
-    own = {name.split("/")[0].removesuffix(".py") for name in product}
-    for name, source in product.items():
-        allowed = PACKAGES - FOR_GENERATION | own
-        if name == "generate_gpt2.py" or name.startswith("helpers/gpt2/"):
-            allowed |= FOR_GENERATION
-        for line, module in find_imports(name, source):
-            if module.partition(".")[0] not in allowed:
-                raise UserError(f"{name}, line {line}, imports {module}, which the exercise does not allow; remove the "
-                                "import.")
-            if is_missing(module, product):
-                raise UserError(f"{name}, line {line}, imports {module}, whose file is missing; copy it from the "
-                                "repository, or remove the import.")
-
-
-def is_missing(module, product):
-    """Return whether a module of a package of the program has no file: "helpers.cli" or "helpers.cli.Parser"."""
-    package, _, rest = module.partition(".")
-    if f"{package}/__init__.py" not in product or "." not in rest:  # "helpers.cli" may be a name in helpers/__init__.py
-        return False
-    parent = module.rpartition(".")[0]
-    paths = (path.replace(".", "/") + end for path in (module, parent) for end in (".py", "/__init__.py"))
-    return product.keys().isdisjoint(paths)
-
-
-def find_imports(name, source):
-    """Yield the line and the module of each import. Raises UserError if a file is not Python."""
-    try:
-        tree = ast.parse(source, name)
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{name} is not valid Python ({error}); correct it.") from error
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            module = absolute_name("." * node.level + (node.module or ""), name)
-            for alias in node.names:  # each may be a module
-                yield node.lineno, f"{module}.{alias.name}"
-
-
-def absolute_name(module, name):
-    """Return the full name of a module that the file `name` imports: ".cli" in helpers/files.py is "helpers.cli"."""
-    package = name.rpartition("/")[0].replace("/", ".")
-    try:
-        return importlib.util.resolve_name(module, package)
-    except ImportError:  # a script has no package
-        return module
-
-
-def make_readme(author, product, requirements):
-    """Return the README: who hands this in, what to install, how to run, and one line for each file."""
-    width = 2 + max(map(len, product))
-    lines = [f"{name:<{width}}{describe(source)}".rstrip() for name, source in product.items()]
-    lines.append(f"{'report.pdf':<{width}}The report.")
-    return README.format(**author, packages=read_packages(requirements), files="\n".join(lines))
+def make_readme(author, product):
+    """Return the README: who hands this in, what to install, how to run it, and one line for each file."""
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    packages = [line.partition("#")[0].strip() for line in requirements]
+    commands = [*COMMANDS, BONUS_COMMAND] if "helpers/bonus/__init__.py" in product else COMMANDS
+    descriptions = {name: describe(source) for name, source in product.items()} | {"report.pdf": "The report."}
+    width = max(map(len, descriptions)) + 2
+    files = [f"{name:{width}}{text}".rstrip() for name, text in descriptions.items()]
+    return README.format(**author, packages=" ".join(f'"{package}"' for package in packages if package),
+                         commands="\n".join(commands), files="\n".join(files))
 
 
 def describe(source):
     """Return the first sentence of a module's docstring."""
-    paragraph = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0]
+    paragraph = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
     return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))[0]
 
 
-def read_packages(requirements):
-    """Return the packages in the text of a requirements file as arguments of pip, quoted for the shell."""
-    packages = []
-    for line in requirements.splitlines():
-        package = "".join(line.partition("#")[0].split())
-        if package:
-            packages.append(f'"{package}"' if re.search("[<>]", package) else package)
-    return " ".join(packages)
-
-
-def check_author(author):
-    """Raise UserError if something is missing, or if the ID is not made of digits."""
-    missing = [key for key, value in author.items() if not value]
-    if missing:
-        raise UserError(f"{', '.join(missing)} not given; give --name, --cse and --id (make: NAME=, CSE= and ID=).")
-    if not author["id"].isdecimal() or not author["id"].isascii():
-        raise UserError(f"the ID must consist of digits, but '{author['id']}' does not; correct --id.")
-
-
-def read_pdf(path):
-    """Return a PDF of the student's own. Raises UserError if it is missing, damaged or too long."""
-    if not path.is_file():
-        raise UserError(f"cannot find {path}; give the path of a PDF with --report.")
-    pdf = path.read_bytes()
-    pages = count_pages(pdf)
-    if pages > MAX_PAGES:
-        raise UserError(f"{path} has {pages} pages and may have {MAX_PAGES}; shorten it.")
-    return pdf
-
-
-def make_zip(root, author, pdf):
+def make_zip(author, product, pdf):
     """Return the bytes of the zip. All entries have the same date, so that the bytes depend only on the input."""
-    product = product_files(root)
-    check_imports(product)
-    readme = make_readme(author, product, (root / "requirements.txt").read_text(encoding="utf-8"))
-    content = {"README": readme.encode(), **product, "report.pdf": pdf}
+    readme = make_readme(author, product).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in content.items():
+        for name, data in {"README": readme, **product, "report.pdf": pdf}.items():
             info = zipfile.ZipInfo(name)  # with the date 1 January 1980
             info.create_system, info.external_attr = 3, 0o644 << 16  # as on Unix, on every system
             archive.writestr(info, data)
     return buffer.getvalue()
 
 
+def check_zip(data, name):
+    """Raise UserError if the zip breaks a rule of hand-in, as `python -m check` judges them."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(io.BytesIO(data)) as archive:
+        archive.extractall(folder)
+        rules = check_rules(Path(folder), name, find_layers(Path(folder), name))
+    problems = [rule["detail"] for rule in rules.values() if not rule["ok"]]
+    if problems:
+        raise UserError(f"{name} is not written, because it breaks the rules: {'; '.join(problems)}.")
+
+
+def unchanged_files(product):
+    """Return the names of the files that are as they were cloned. Without git, these are all but `models.py`."""
+    command = ["git", "ls-tree", "-r", "--format=%(objectname) %(path)", "origin/HEAD"]
+    try:
+        listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return [name for name in product if name != "models.py"]
+    cloned = set(listing.splitlines())
+    return [name for name, data in product.items() if f"{git_digest(data)} {name}" in cloned]
+
+
+def git_digest(data):
+    """Return the digest under which git stores the content of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 def main():
-    parser = Parser(description="Make the zip to hand in: README, the program's .py files and the report.")
-    add_report_options(parser)
-    parser.add_argument("--runs", type=user_path, default="runs", metavar="DIR", help="folder with your runs "
-                        "(default: %(default)s)")
-    parser.add_argument("--report", type=user_path, metavar="FILE", help="a PDF of your own")
+    parser = make_parser("Make the zip to hand in: README, the program and the report.")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="a PDF of your own in place of the report")
     args = parser.parse_args()
-    author = read_author(args)
-    check_author(author)
-    pdf = read_pdf(Path(args.report)) if args.report else runs_report(args, author)
-    data = make_zip(ROOT, author, pdf)
-    path = Path(f"ex5_{author['id']}.zip")
-    with whole_file(path) as temporary:
+    author = author_of(args)
+    if not all(author.values()):
+        parser.error("--name, --cse and --id are required")
+    required, bonus = choose_runs(args)
+    pdf = args.report.read_bytes() if args.report else render(args, required, bonus)
+    _, draft, _ = read_pdf(pdf)
+    if draft:
+        raise UserError(f"the report is a draft ({draft}); complete it, the explanations in the notes, see --notes.")
+    product = product_files(any(read_json(path / "metrics.json")["settings"]["bonus"] for path in bonus))
+    name = f"ex5_{author['id']}.zip"
+    data = make_zip(author, product, pdf)
+    check_zip(data, name)
+    with whole_file(name) as temporary:
         temporary.write_bytes(data)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        number = sum(name.endswith(".py") for name in archive.namelist())
-    print(f"{path}: README, {number} .py files and report.pdf ({count_pages(pdf)} pages), "
-          f"handed in by {author['name']}, {author['cse']}, {author['id']}")
+    unchanged = unchanged_files(product)
+    if unchanged:
+        print(f"note: {', '.join(unchanged)} are this project's files, unchanged; the exercise forbids handing in code "
+              "that others wrote")
+    print(f"{name}: README, {len(product)} files of code and report.pdf, by {', '.join(author.values())}")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(main)

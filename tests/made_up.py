@@ -1,71 +1,45 @@
-"""Made-up runs and sentences, in the form in which training and generation write them."""
+"""Made-up runs, sentences and notes, in the form in which training, generation and authors write them."""
 
 import json
-from dataclasses import asdict, replace
 
-import sentiment_analysis
-from generate_gpt2 import PREFIXES
-from helpers.gpt2.identity import GPT2_SHA256, OWN_GPT_SHA256
+from helpers.files import write_text
 
-TWO_BLOCKS = replace(sentiment_analysis.REQUIRED, blocks=2)
+SETTINGS = {"blocks": 1, "epochs": 5, "lr": 1e-4, "batch_size": 32, "max_len": 500, "dropout": 0.1, "freeze": False,
+            "min_freq": 10, "glove_dim": 50, "valid_share": 0.2, "bonus": None}
+BONUS = {"lr": 1e-3, "bonus": {"unlabelled": False}}
+NOTES = "\n".join(f"= {name}\nWe explain the {name.lower()} here."
+                  for name in ("Layers", "Training", "Bonus", "Generation"))
 
 
-def make_metrics(seed=42, settings=sentiment_analysis.REQUIRED, accuracy=0.8123, valid_accuracy=0.8321, **changes):
-    """Return a `metrics.json`."""
-    valid_losses = changes.pop("valid_losses", [0.6 - 0.05 * i for i in range(settings.epochs)])
+def write_run(folder, data="IMDB", valid_accuracy=0.8321, date="2026-12-01T10:00:00", **settings):
+    """Write the files of a finished run, whose other settings are those of the exercise; return the folder."""
+    settings = SETTINGS | settings
     epochs = []
-    for i, valid_loss in enumerate(valid_losses):
-        epochs.append({"train_loss": 0.7 - 0.06 * i, "valid_loss": valid_loss, "valid_accuracy": valid_accuracy,
-                       "seconds": 40.0, "tokens_per_second": 100_000})
-    excerpts = {length: {"accuracy": 0.7, "calibration_error": 0.03} for length in ("5", "all")}
-    return {"data": "IMDB", "seed": seed, "words": 17_000, "settings": asdict(settings), "device": "Abacus 9",
-            "threads": 3, "versions": {"python": "3.11.7", "torch": "2.13.0"}, "epochs": epochs, "seconds": 321.0,
-            "date": "2026-10-09",
-            "test": {"accuracy": accuracy, "accuracy_without_duplicates": accuracy - 0.001, "duplicates": 123,
-                     "confusion": [[10101, 2399], [2302, 10198]], "excerpts": excerpts}} | changes
+    for i in range(settings["epochs"]):
+        epochs.append({"train_loss": 0.7 / (i + 1), "valid_loss": 0.61239 / (i + 1), "valid_accuracy": valid_accuracy,
+                       "seconds": 40.0})
+    metrics = {"data": data, "seed": 4711, "words": 17_003, "settings": settings, "device": "Abacus 9", "threads": 3,
+               "versions": {"python": "3.11.7", "torch": "2.13.0"}, "epochs": epochs, "calibration": [0.0, 0.0, 0.0],
+               "test": {"accuracy": 0.81197, "loss": 0.43219, "confusion": [[10101, 2399], [2302, 10198]]},
+               "seconds": 321.0, "date": date}
+    attention = {"tokens": ["not", "bad", "."], "weights": [[0.1, 0.8, 0.1]] * 3, "probability": 0.2503}
+    analysis = {"model_sha256": "of a model.pt that is not there",
+                "by_stars": [{"group": "1", "reviews": 5022, "errors": 0.064}],
+                "by_length": [{"group": "1–100", "reviews": 2403, "errors": 0.125}],
+                "longest_example": 80, "examples": [{"text": "so #good it $hurts .", "stars": 1, "probability": 0.987}],
+                "attention": attention}
+    write_text(folder / "metrics.json", json.dumps(metrics))
+    write_text(folder / "analysis.json", json.dumps(analysis))
+    return folder
 
 
-def make_analysis(**changes):
-    """Return an `analysis.json`."""
-    words = ["not", "bad", "."]
-    return {"data": {"train": 20_000, "valid": 5_000, "test": 25_000, "words": 17_000, "in_glove": 0.987,
-                     "movies": 3_333, "most_reviews_of_a_movie": 30, "movies_in_both": 1, "median_tokens": 200,
-                     "p95_tokens": 700},
-            "error_by_stars": [{"stars": 1, "reviews": 100, "error": 0.1}, {"stars": 4, "reviews": 100, "error": 0.3}],
-            "error_by_length": [{"above": 0, "to": 100, "reviews": 99, "error": 0.1},
-                                {"above": 100, "to": 200, "reviews": 101, "error": 0.3}],
-            "examples_of_at_most": 100,
-            "examples": [{"text": "So good it hurts.", "stars": 1, "label": 0, "tokens": 5, "probability": 0.987}],
-            "attention": [{"sentence": "Not bad.", "words": words, "weights": [[0.1, 0.8, 0.1]] * 3,
-                           "probability": 0.25}]} | changes
-
-
-def make_sentences(weights_sha256=GPT2_SHA256, **changes):
-    """Return a `gpt2_sentences.json`."""
+def write_sentences(runs, prefixes=10, **changes):
+    """Write `gpt2/gpt2_sentences.json` with five sentences for each prefix to a folder of runs."""
     sentences = []
-    for prefix in PREFIXES:
-        for i in range(5):
-            sentences.append({"prefix": prefix, "sentence": f"{prefix} made sentence number {i}.", "cut": False})
-    return {"model": "gpt2", "parameters": 124_439_808, "weights": "model.safetensors",
-            "weights_sha256": weights_sha256, "backend": "mingpt", "device": "CPU", "seed": 42,
-            "settings": {"max_new_tokens": 60, "temperature": 1.0, "top_k": 40}, "versions": {}, "substitutes": [],
-            "sentences": sentences} | changes
-
-
-def write_run(folder, metrics, analysis=None):
-    """Write the files of a finished run that the report reads."""
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    (folder / "analysis.json").write_text(json.dumps(analysis or make_analysis()), encoding="utf-8")
-
-
-def write_sentences(runs, **changes):
-    """Write `gpt2/gpt2_sentences.json` of a folder of runs."""
-    (runs / "gpt2").mkdir(parents=True)
-    content = json.dumps(make_sentences(**changes))
-    (runs / "gpt2" / "gpt2_sentences.json").write_text(content, encoding="utf-8")
-
-
-def write_own_sentences(runs):
-    """Write the sentences of this project's own small GPT."""
-    write_sentences(runs, weights_sha256=OWN_GPT_SHA256, model="gpt-reviews", parameters=5_240_320)
+    for i in range(prefixes):
+        for j in range(5):
+            sentences.append({"prefix": f"Prefix {i}", "sentence": f"Prefix {i} made sentence {j} for $3."})
+    content = {"model": "gpt2", "parameters": 124_439_808, "weights_sha256": "ab" * 32, "backend": "mingpt",
+               "device": "CPU", "substitutes": [], "seed": 42, "settings": {"top_k": 40, "temperature": 1.0},
+               "versions": {}, "seconds": 5.3, "date": "2026-12-01T10:00:00", "sentences": sentences}
+    write_text(runs / "gpt2" / "gpt2_sentences.json", json.dumps(content | changes))

@@ -1,510 +1,276 @@
-"""The report shows the runs that it is given, and says nothing that their figures contradict."""
+"""The report shows the runs and the notes that it is given, and nothing else."""
 
 import functools
-import importlib.metadata
 import io
-import json
-import sys
-from dataclasses import replace
-from pathlib import Path
+import shutil
+import urllib.request
 
-import matplotlib.image
 import numpy as np
 import pypdf
 import pytest
 import torch
-import typst
 
-import sentiment_analysis
-from helpers.bonus import PRESETS
-from helpers.cli import UserError
-from report import analysis, build, content, findings
-from report.fonts import needs_system_fonts
-from report.notes import PARTS, make_template, read_notes
-from tests.made_up import TWO_BLOCKS, make_analysis, make_metrics, make_sentences, write_own_sentences, write_run
-from tests.made_up import write_sentences as write_gpt2
-from tests.toy import ROOT, read_json, refused, train_toy
+import models
+from helpers import UserError, files
+from helpers.imdb import find_source, load_reviews, select
+from helpers.predictor import Predictor, models_text
+from report import build
+from report.analysis import SENTENCE, errors_by_length, update_analysis
+from tests.made_up import BONUS, NOTES, write_run, write_sentences
+from tests.toy import ROOT, read_json
 
-REPORT = ROOT / "report"
-AUTHOR = {"name": "Ada Lovelace", "cse": "ada", "id": "123456789"}
-BONUS = sentiment_analysis.Settings(**PRESETS["bonus"])
+REFERENCE = ROOT / "report" / "reference"
 
 
-@pytest.fixture(autouse=True)
-def quick_layers(monkeypatch):
-    """Do not compare the layers in each report: that takes seconds and has a test of its own."""
-    differences = {"loops": 1e-16, "pytorch": 2e-16, "gradient": 3e-10}
-    layers = {"shapes": 6, "attention": differences, "norm": differences}
-    monkeypatch.setattr(content, "layer_differences", lambda: layers)
+def make_report(runs, *options, notes=NOTES):
+    """Return the report of a folder of runs as the bytes of a PDF."""
+    (runs / "notes.typ").write_text(notes, encoding="utf-8")
+    options = ["--runs", runs, "--notes", runs / "notes.typ", "--name", "Ada Lovelace", *options]
+    args = build.make_parser("").parse_args([str(option) for option in options])
+    return build.render(args, *build.choose_runs(args))
 
 
-@functools.lru_cache
+@functools.cache
 def text_of(pdf):
     """Return the text of a PDF without white space, so that line breaks do not matter."""
-    return "".join("".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(pdf)).pages).split())
+    return "".join(build.read_pdf(pdf)[2].split())
+
+
+def absent(pdf, *texts):
+    """Return those of some texts that a PDF does not show."""
+    return [text for text in texts if "".join(text.split()) not in text_of(pdf)]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    write_run(tmp_path / "required")
+    write_run(tmp_path / "bonus", **BONUS)
+    write_sentences(tmp_path)
+    return tmp_path
+
+
+# ---- The analysis of a run
+
+
+def spoil(model_pt):
+    """Change the last layer of a trained network, so that it makes errors."""
+    predictor = Predictor.load(model_pt)
+    torch.nn.init.normal_(predictor.model.fc.weight)
+    predictor.save(model_pt)
+
+
+@pytest.fixture
+def run(toy_run, tmp_path):
+    """A copy of a finished run on the toy archive, whose network makes errors."""
+    folder = shutil.copytree(toy_run, tmp_path / "runs" / "required")
+    spoil(folder / "model.pt")
+    return folder
+
+
+def test_errors_are_those_of_one_review_at_a_time(run, toy_imdb, tmp_path):
+    update_analysis(run, "IMDB", toy_imdb, tmp_path / "cache")
+    predictor = Predictor.load(run / "model.pt")
+    reviews = load_reviews(find_source(toy_imdb), tmp_path / "cache")
+    by_stars, wrong = {}, {0: [], 1: []}
+    for i in np.flatnonzero(reviews.test):
+        label, stars = int(reviews.labels[i]), int(reviews.stars[i])
+        logit = predictor.logits(select(reviews, [i])).item()
+        is_wrong = (logit > 0) != bool(label)
+        by_stars.setdefault(stars, []).append(is_wrong)
+        if is_wrong:
+            tokens = reviews.tokens[reviews.starts[i]:reviews.starts[i + 1]]
+            text = " ".join(reviews.words[token] for token in tokens)
+            wrong[label].append((abs(logit), text, stars, 1 / (1 + np.exp(-logit))))
+    analysis = read_json(run / "analysis.json")
+    assert analysis["by_stars"] == [
+        {"group": str(stars), "reviews": len(by_stars[stars]), "errors": pytest.approx(np.mean(by_stars[stars]))}
+        for stars in sorted(by_stars)]
+    assert analysis["by_length"] == [
+        {"group": "1–100", "reviews": 60, "errors": pytest.approx(sum(map(len, wrong.values())) / 60)}]
+    expected = sorted(wrong[0], reverse=True)[:2] + sorted(wrong[1], reverse=True)[:2]
+    assert expected, "the toy network makes no error"
+    assert analysis["examples"] == [
+        {"text": text, "stars": stars, "probability": pytest.approx(p, abs=1e-5)} for _, text, stars, p in expected]
+
+
+def test_groups_of_lengths():
+    rows = errors_by_length(np.array([1, 100, 101, 200, 801]), np.array([True, False, True, True, False]))
+    assert [(row["group"], row["reviews"], row["errors"]) for row in rows] == [
+        ("1–100", 2, 0.5), ("101–200", 2, 1.0), ("over 800", 1, 0.0)]
+
+
+def test_attention_is_that_of_the_first_block(run, toy_imdb, tmp_path):
+    update_analysis(run, "IMDB", toy_imdb, tmp_path / "cache")
+    found, predictor = read_json(run / "analysis.json")["attention"], Predictor.load(run / "model.pt")
+    ids = torch.tensor([[predictor.vocab.stoi[token] for token in found["tokens"]]])
+    weights = predictor.model.blocks[0].attention.weights(predictor.model.embedding(ids))[0]
+    assert np.allclose(found["weights"], weights.detach(), atol=1e-6)
+    assert found["probability"] == pytest.approx(predictor.probabilities([SENTENCE]).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, lambda self, queries, keys, scale: queries])
+def test_a_network_without_such_weights_has_no_attention(run, toy_imdb, tmp_path, monkeypatch, weights):
+    monkeypatch.setattr(models.MySelfAttention, "weights", weights)
+    monkeypatch.setattr(models.MySelfAttention, "forward", lambda self, x, mask=None: self.W_v(x))
+    pdf = make_report(tmp_path / "runs", "--required", run, "--data-dir", toy_imdb, "--cache-dir", tmp_path / "cache")
+    assert read_json(run / "analysis.json")["attention"] is None
+    assert absent(pdf, "Errors of required on test reviews", "its attention") == ["its attention"]
+
+
+def test_analysis_is_kept_until_the_network_changes(run, toy_imdb, tmp_path):
+    update_analysis(run, "IMDB", toy_imdb, tmp_path / "cache")
+    before = (run / "analysis.json").read_bytes()
+    update_analysis(run, "IMDB", tmp_path / "nowhere", tmp_path / "nowhere")  # needs no reviews
+    assert (run / "analysis.json").read_bytes() == before
+    spoil(run / "model.pt")
+    update_analysis(run, "IMDB", toy_imdb, tmp_path / "cache")
+    assert read_json(run / "analysis.json")["model_sha256"] == files.file_digest(run / "model.pt")
+    assert (run / "analysis.json").read_bytes() != before
+
+
+def test_report_does_not_download(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **options: pytest.fail("asks the network"))
+    (tmp_path / ".data").mkdir()
+    pdf = make_report(tmp_path / "runs", "--required", run)
+    assert not absent(pdf, "Missing: errors", "python -m report.build --data-dir")
+    assert "--data-dir" in capsys.readouterr().out
+
+
+# ---- What the report shows
 
+
+def test_report_shows_runs_sentences_and_notes(runs):
+    pdf = make_report(runs)
+    assert not absent(pdf, "Ada Lovelace", "81.20 %", "0.4322", "0.6124", "83.21 %", "10,101", "2,399", "17,003", "4711",
+                      "Abacus 9", "5,022", "6.4 %", "so #good it $hurts .", "0.987", "0.250", "lr 0.001", "124,439,808",
+                      "Prefix 9 made sentence 4 for $3.", "We explain the bonus here.", "self.W_q(x)")
+    assert build.read_pdf(pdf)[1] == ""
+    assert pdf == make_report(runs), "the same input gives other bytes"
+
 
-def holds(pdf, *wanted):
-    text = text_of(pdf)
-    for one in wanted:
-        assert "".join(one.split()) in text, one
+def figures_of(folder):
+    """Return figures of a run as the report writes them."""
+    metrics = read_json(folder / "metrics.json")
+    figures = [f"{100 * metrics['test']['accuracy']:.2f} %", f"{metrics['test']['loss']:.4f}"]
+    for epoch in metrics["epochs"]:
+        figures += [f"{epoch['train_loss']:.4f}", f"{epoch['valid_loss']:.4f}", f"{100 * epoch['valid_accuracy']:.2f} %"]
+    for row in metrics["test"]["confusion"]:
+        figures += [f"{count:,}" for count in row]
+    analysis = read_json(folder / "analysis.json")
+    return figures + [one["text"] for one in analysis["examples"]]
 
 
-def lacks(pdf, *unwanted):
-    text = text_of(pdf)
-    for one in unwanted:
-        assert "".join(one.split()) not in text, one
+def test_no_figure_of_the_reference_is_in_other_reports(runs):
+    pdf, reference = make_report(runs), (REFERENCE.parent / "report.pdf").read_bytes()
+    for name in ("required", "bonus", "bonus-unsup"):
+        figures = figures_of(REFERENCE / name)
+        assert absent(pdf, *figures) == figures
+        figures = figures if name == "required" else figures[:-4]  # examples are shown of one run
+        assert not absent(reference, *figures)
 
 
-def report_of(runs, **options):
-    return build.render(content.runs_content(runs, options.pop("allow_substitutes", False)), AUTHOR, **options)
+def test_reference_report_is_built_from_its_folder(tmp_path):
+    runs = [option for name in ("bonus", "bonus-unsup") for option in ("--bonus", str(REFERENCE / name))]
+    args = build.make_parser("").parse_args([
+        "--name", "Reference solution", "--runs", str(REFERENCE), "--required", str(REFERENCE / "required"), *runs,
+        "--notes", str(REFERENCE / "notes.typ"), "--allow-substitutes"])
+    pdf = build.render(args, *build.choose_runs(args))
+    committed = (REFERENCE.parent / "report.pdf").read_bytes()
+    assert text_of(pdf) == text_of(committed), "run make reference"
+    assert "small GPT" in pypdf.PdfReader(io.BytesIO(committed)).pages[0].extract_text()
 
 
-def shown(it):
-    return f"{100 * it['mean']:.2f}" + (f" ± {100 * it['sd']:.2f}" if it["sd"] is not None else "")
+# ---- Which runs
 
 
-# ---- The reference report
+def chosen(runs, *options):
+    args = build.make_parser("").parse_args(["--runs", str(runs), *map(str, options)])
+    required, bonus = build.choose_runs(args)
+    return required and required.name, [path.name for path in bonus]
 
 
-@pytest.fixture(scope="module")
-def reference():
-    return content.reference_content()
-
-
-@pytest.fixture(scope="module")
-def committed():
-    return (REPORT / "report.pdf").read_bytes()
-
+def test_choice_of_runs(tmp_path, capsys):
+    write_run(tmp_path / "sample", data="SAMPLE", epochs=20, lr=1e-3, date="2027")
+    assert chosen(tmp_path) == ("sample", [])
+    write_run(tmp_path / "two", blocks=2, valid_accuracy=0.84)
+    assert chosen(tmp_path) == (None, ["two"])
+    write_run(tmp_path / "a-new", date="2026-12-02T10:00:00")
+    write_run(tmp_path / "old", valid_accuracy=0.9)
+    write_run(tmp_path / "bonus", valid_accuracy=0.93, **BONUS)
+    assert chosen(tmp_path) == ("a-new", ["bonus"])
+    (tmp_path / "bonus" / "checkpoint.pt").touch()
+    assert chosen(tmp_path) == ("a-new", ["two"])
+    assert "--resume" in capsys.readouterr().out
+    assert chosen(tmp_path, "--bonus", tmp_path / "old", "--bonus", tmp_path / "two") == (None, ["old", "two"])
 
-def test_committed_report_shows_the_committed_results(reference, committed):
-    reader = pypdf.PdfReader(io.BytesIO(committed))
-    assert reader.metadata["/Keywords"] == build.digest(reference | {"author": None, "notes": {}}), "run make reference"
-    assert len(reader.pages) <= build.MAX_PAGES
-    holds(committed, "reference solution")
-    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    if f"matplotlib=={importlib.metadata.version('matplotlib')}" in constraints:  # others draw other SVGs
-        assert committed == build.render(reference)
 
-
-def test_digest_does_not_depend_on_line_ends(tmp_path, monkeypatch):
-    """A clone with core.autocrlf=true has other bytes."""
-    before = build.digest({})
-    for path in build.TEMPLATE.parent.glob("*.typ"):
-        (tmp_path / path.name).write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    monkeypatch.setattr(build, "TEMPLATE", tmp_path / "report.typ")
-    assert build.digest({}) == before
-    (tmp_path / "layout.typ").write_text("another layout")
-    assert build.digest({}) != before
-
-
-def test_headline_figures_are_those_of_the_results(reference, committed):
-    for group in (reference["required"], *reference["bonus"]):
-        holds(committed, shown(group["test_accuracy"]), shown(group["without_duplicates"]))
-    for epoch in reference["required"]["epochs"]:
-        holds(committed, f"{epoch['train_loss']:.4f} {epoch['valid_loss']:.4f} {100 * epoch['valid_accuracy']:.2f} %")
-    for row in reference["extras"].get("ablation", {"rows": []})["rows"]:
-        holds(committed, row["what"], shown(row["valid_accuracy"]))
-    for row in reference["extras"]["published"]["rows"]:
-        holds(committed, row["what"], f"{100 * row['test_accuracy']:.2f}")
-    for row in reference["extras"]["short_sentences"]["means"]:
-        holds(committed, f"{100 * row['accuracy']['mean']:.1f}")
-    found = reference["required"]["analysis"]
-    for row in found["error_by_stars"] + found["error_by_length"]:
-        holds(committed, f"{row['reviews']:,} {100 * row['error']:.1f} %")
-    holds(committed, *(one["sentence"] for one in reference["sentences"]["sentences"]))
-
-
-def test_readme_shows_the_results(reference):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for group in (reference["required"], *reference["bonus"]):
-        assert shown(group["test_accuracy"]) in text
-
-
-def test_missing_results_are_said_to_be_missing(tmp_path):
-    holds(build.render(content.reference_content(tmp_path)), *content.MEASURE.values())
-
-
-# ---- The report of runs
-
-
-def figures_of(group):
-    """Return the figures of a group as the report writes them: accuracies, losses, and large counts of reviews."""
-    figures = {shown(group[key]) + " %" for key in ("test_accuracy", "without_duplicates", "valid_accuracy")}
-    figures |= {f"{epoch[key]:.4f}" for epoch in group["epochs"] for key in ("train_loss", "valid_loss")}
-    figures |= {f"{100 * epoch['valid_accuracy']:.2f} %" for epoch in group["epochs"]}
-    return figures | {f"{count:,}" for count in sum(group["confusion"], []) if count > 999}
-
-
-def test_report_shows_the_run_and_none_of_the_reference_figures(tmp_path, reference):
-    write_run(tmp_path / "required", make_metrics(accuracy=0.81236, valid_losses=[0.61239, 0.5, 0.4, 0.3, 0.28]))
-    pdf = report_of(tmp_path)
-    holds(pdf, *AUTHOR.values(), "81.24 %", "seed 42", "81.14 %", "0.6124", "2,399", "2026-10-09",
-          "Abacus 9, 3 threads, PyTorch 2.13.0", "20,000", "So good it hurts.", "0.987",
-          "python sentiment_analysis.py --preset bonus", "python generate_gpt2.py",
-          *figures_of(content.runs_content(tmp_path)["required"]))
-    for group in (reference["required"], *reference["bonus"]):
-        lacks(pdf, *figures_of(group), group["machine"], shown(group["test_accuracy"]))
-    analysis = reference["required"]["analysis"]
-    lacks(pdf, *(one["text"] for one in analysis["examples"]), *(one["sentence"] for one in analysis["attention"]),
-          *(f"{row['reviews']:,} {100 * row['error']:.1f} %" for row in analysis["error_by_stars"]), "hand-out",
-          "Keras", "reference solution")
-
-
-def test_groups_of_runs(tmp_path, monkeypatch):
-    for seed, accuracy in ((42, 0.81), (43, 0.83)):
-        write_run(tmp_path / f"required-{seed}", make_metrics(seed, accuracy=accuracy))
-    write_run(tmp_path / "better-on-test", make_metrics(settings=TWO_BLOCKS, accuracy=0.99, valid_accuracy=0.85))
-    write_run(tmp_path / "bonus", make_metrics(settings=BONUS, accuracy=0.91, valid_accuracy=0.92))
-    handout = replace(sentiment_analysis.HANDOUT, glove_dim=50)
-    write_run(tmp_path / "handout", make_metrics(settings=handout, accuracy=0.8141, valid_accuracy=0.99))
-    write_run(tmp_path / "sample", make_metrics(settings=sentiment_analysis.SAMPLE, accuracy=0.8642, data="SAMPLE"))
-    metrics = make_metrics(accuracy=0.8472, models="/home/ada/mine.py")
-    write_run(tmp_path / "theirs", metrics | {"test": {"accuracy": 0.8472, "confusion": [[1, 1], [1, 1]]}})
-    (tmp_path / "theirs" / "analysis.json").unlink()
-    monkeypatch.setitem(sys.modules, "helpers.bonus", None)  # the report does not need this folder
-    found = content.runs_content(tmp_path)
-    assert found["required"]["names"] == ["required-42", "required-43"]
-    assert found["required"]["test_accuracy"] == {"mean": pytest.approx(0.82), "sd": pytest.approx(0.0141421, abs=1e-6)}
-    assert [group["title"] for group in found["bonus"]] == ["bonus"]
-    assert {one["names"][0]: one["preset"] for one in found["mentions"]} == {
-        f"{tmp_path.name}/better-on-test": None, f"{tmp_path.name}/handout": "handout",
-        f"{tmp_path.name}/sample": "sample", f"{tmp_path.name}/theirs": None}
-    pdf = build.render(found, AUTHOR)
-    holds(pdf, "82.00 ± 1.41 %", "42 and 43", "91.00", "N-gram channels", "81.41 %", "SAMPLE reviews, which says",
-          "the network in mine.py): test accuracy 84.72 %")
-    lacks(pdf, "Substitutes.")
-
-
-def test_a_run_that_repeats_another_counts_once(tmp_path, capsys):
-    for name in ("a", "b"):
-        write_run(tmp_path / name, make_metrics())
-    assert content.runs_content(tmp_path)["required"]["seeds"] == [42]
-    assert "repeats" in capsys.readouterr().out
-
-
-def test_other_settings_are_shown_as_what_they_are(tmp_path):
-    write_run(tmp_path / "required", make_metrics())
-    write_run(tmp_path / "two", make_metrics(settings=TWO_BLOCKS))
-    pdf = report_of(tmp_path)
-    holds(pdf, "number of transformer blocks", "It is that of section 6.")
-    lacks(pdf, "N-gram channels", "Short texts.")
-
-
-@pytest.mark.parametrize(("losses", "says"), [
-    ([0.5, 0.4, 0.3, 0.35, 0.4], "lowest after epoch 3 (0.3000) and is 0.4000 after the last one"),
-    ([0.5, 0.4, 0.3, 0.25, 0.252], "it no longer falls, and it hardly rises"),
-    ([0.5, 0.4, 0.3, 0.25, 0.2], "Both losses fall in every epoch"),
-    ([0.5, 0.6, 0.3, 0.25, 0.2], "not both losses fall"),
-    ([0.9, 0.8, 0.7, 0.6, 0.5], "no overfitting")])
-def test_text_about_the_curves_follows_them(tmp_path, losses, says):
-    write_run(tmp_path / "required", make_metrics(valid_losses=losses))
-    pdf = report_of(tmp_path)
-    holds(pdf, says)
-    assert ("Thevalidationlossislowerthanthetrainingloss" in text_of(pdf)) == (losses[0] < 0.7)
-
-
-def test_text_about_errors_and_attention_follows_them(tmp_path):
-    write_run(tmp_path / "required", make_metrics())
-    holds(report_of(tmp_path), "mixed opinions are harder", "long reviews are harder", "rows of a matrix are similar",
-          "80 % of the weight is on bad", "is classified as negative")
-    other = make_analysis()
-    other["error_by_stars"][0]["error"] = other["error_by_length"][0]["error"] = 0.5
-    other["attention"] = [{"sentence": "Not bad.", "words": ["not", "bad", "."], "probability": 0.75,
-                           "weights": np.eye(3).tolist()}]
-    write_run(tmp_path / "other" / "required", make_metrics(), other)
-    holds(report_of(tmp_path / "other"), "mixed opinions are not harder", "short reviews are harder", "The rows differ",
-          "is classified as positive")
-    other["error_by_stars"].append({"stars": 10, "reviews": 300, "error": 0.1})
-    assert findings.error_findings(other)["stars"]["clear"] == pytest.approx(0.2), "each review counts the same"
-
-
-def test_reading_of_sentences():
-    sentences = [{"prefix": "My name", "sentence": "My name is a film.", "cut": False},
-                 {"prefix": "If you", "sentence": "If you is a film.", "cut": True},
-                 {"prefix": "Do not", "sentence": "Do not filmmaker go", "cut": False}]
-    found = findings.reading(sentences)
-    assert (found["repeated"], found["cut"], found["film_prefixes"], found["prefixes"]) == (2, 1, 2, 3)
-    assert (found["words"], found["distinct_words"], found["longest"]) == (14, 11, 5)
-
-
-@pytest.mark.parametrize(("sentences", "says", "says_not"), [
-    ({}, ["GPT-2 (124,439,808 parameters)", "run with minGPT"], ["weights in", "not GPT-2"]),
-    ({"weights_sha256": "ab" * 32, "model": "gpt2"}, ["weights in gpt2, 124,439,808 parameters, SHA-256 abab"],
-     ["not GPT-2", "was written by GPT-2"]),
-    ({"backend": "transformers"}, ["transformers in place of minGPT"], [])])
-def test_sentences_are_by_the_weights_whose_digest_they_have(tmp_path, sentences, says, says_not):
-    write_gpt2(tmp_path, **sentences)
-    pdf = report_of(tmp_path)
-    holds(pdf, "My name made sentence number 4.", *says)
-    lacks(pdf, *says_not)
-
-
-def test_substitutes_are_refused_unless_allowed_and_then_on_page_one(tmp_path):
-    write_run(tmp_path / "sample", make_metrics(settings=sentiment_analysis.SAMPLE, data="SAMPLE"))
-    write_own_sentences(tmp_path)
-    with pytest.raises(UserError, match="SAMPLE reviews, not on IMDB. The sentences .*small GPT.* --allow-substitutes"):
-        report_of(tmp_path)
-    page_one = pypdf.PdfReader(io.BytesIO(report_of(tmp_path, allow_substitutes=True))).pages[0].extract_text()
-    assert "not on IMDB" in page_one
-    assert "a small GPT trained on film reviews, not GPT-2" in page_one
-
-
-def test_nothing_reaches_into_the_margins(tmp_path, monkeypatch):
-    write_run(tmp_path / "required", make_metrics())
-    write_run(tmp_path / "bonus", make_metrics(settings=BONUS))
-    write_gpt2(tmp_path, weights_sha256="ab" * 32, model="weights" * 20)
-    pages = []
-
-    def compile_png(template, **options):
-        if isinstance(template, str):  # the report, not the glyphs of fonts.py
-            pages.extend(typst_compile(template, format="png", ppi=50, **options))
-        return typst_compile(template, **options)
-
-    typst_compile = typst.compile
-    monkeypatch.setattr(build.typst, "compile", compile_png)
-    word = "wide" * 60
-    (tmp_path / "notes.md").write_text(f"# 6\n{word} `{word}` $x_1 + {'x + ' * 90} x$\n\n- {word}\n\n|a|b|\n|-|-|\n"
-                                       f"|{word}|b|\n\n```\n{word}\n```\n", encoding="utf-8")
-    monkeypatch.setitem(AUTHOR, "name", word)
-    report_of(tmp_path, notes=read_notes(tmp_path / "notes.md"))
-    for page in pages:
-        ink = matplotlib.image.imread(io.BytesIO(page))[..., :3].mean(axis=(0, 2)) < 1  # of each column of pixels
-        margin = round(len(ink) * 1.9 / 21)  # cm of an A4 page, 2 less what punctuation may hang over
-        assert not ink[:margin].any()
-        assert not ink[-margin:].any()
-        assert ink.any()
-
-
-# ---- Bad input
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda run: (run / "checkpoint.pt").touch(), "is an unfinished run; continue it with --resume"),
-    (lambda run: (run / "metrics.json").write_text('{"data": '), "metrics.json is damaged"),
-    (lambda run: (run / "metrics.json").write_text("[" * 100_000), "metrics.json is damaged"),
-    (lambda run: (run / "metrics.json").write_text("null"), "metrics.json is damaged or of another version"),
-    (lambda run: (run / "metrics.json").write_text("[]"), "metrics.json is damaged or of another version"),
-    (lambda run: (run / "metrics.json").write_text("{}"), "metrics.json is damaged or of another version"),
-    (lambda run: (run / "metrics.json").write_bytes(b"\xff\xfe"), "metrics.json is damaged"),
-    (lambda run: (run / "metrics.json").write_text(json.dumps(make_metrics(epochs=[]))), "is damaged or of another"),
-    (lambda run: (run / "metrics.json").write_text(json.dumps(make_metrics(test=3))), "is damaged or of another"),
-    (lambda run: (run / "analysis.json").unlink(), "analysis.json is missing"),
-    (lambda run: (run / "analysis.json").write_text(json.dumps(make_analysis(attention=[1]))), "is damaged or of")])
-def test_bad_run_is_refused_and_the_report_stays(call, tmp_path, change, message):
-    write_run(tmp_path / "required", make_metrics())
-    (tmp_path / "report.pdf").write_bytes(b"old")
-    change(tmp_path / "required")
-    assert message in refused(*call("--runs", tmp_path, main=build.main))
-    assert (tmp_path / "report.pdf").read_bytes() == b"old"
-
-
-@pytest.mark.parametrize("count", [0, 5, 49])
-def test_generation_that_is_not_ten_times_five_sentences_is_refused(tmp_path, count):
-    write_gpt2(tmp_path, sentences=make_sentences()["sentences"][:count])
-    with pytest.raises(UserError, match="does not hold 10 prefixes with 5 sentences each"):
-        report_of(tmp_path)
-
-
-def test_missing_and_empty_folders_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot find the folder"):
-        report_of(tmp_path / "nothing")
-    with pytest.raises(UserError, match="holds no finished run"):
-        report_of(tmp_path)
-
-
-@pytest.mark.parametrize(("option", "name"), [("--runs", "runs"), ("--notes", "notes"), ("--out", "out.pdf")])
-def test_home_folder_is_expanded(call, tmp_path, monkeypatch, option, name):
-    """The shell does not expand `--runs=~/x`."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
-    write_run(tmp_path / "runs" / "required", make_metrics())
-    (tmp_path / "notes").write_text("# 5\n\nMine.\n", encoding="utf-8")
-    options = {"--runs": tmp_path / "runs", "--out": tmp_path / "out.pdf"} | {option: f"~/{name}"}
-    code, _, err = call(*(f"{key}={value}" for key, value in options.items()), main=build.main)
-    assert (code, (tmp_path / "out.pdf").exists()) == (0, True), err
-
-
-def test_report_does_not_replace_a_file_of_another_kind(call, tmp_path):
-    write_run(tmp_path / "runs" / "required", make_metrics())
-    (tmp_path / "notes.md").write_text("# 5\n\nMine.\n", encoding="utf-8")
-    code, _, err = call("--runs", tmp_path / "runs", "--out", tmp_path / "notes.md", main=build.main)
-    assert (code, "a name that ends in .pdf" in err) == (2, True)
-    assert "Mine." in (tmp_path / "notes.md").read_text(encoding="utf-8")
-
-
-def test_too_many_pages_are_refused(tmp_path):
-    write_run(tmp_path / "required", make_metrics())
-    (tmp_path / "notes.md").write_text("# 6\n" + "A long explanation. " * 2000, encoding="utf-8")
-    with pytest.raises(UserError, match="pages and may have 6; shorten the notes"):
-        report_of(tmp_path, notes=read_notes(tmp_path / "notes.md"))
-
-
-# ---- Names and notes
-
-
-@pytest.mark.parametrize("name", ["Žofie Ελλη Жанна", "שלום עליכם", "Ḥāfiẓ"])
-def test_name_in_any_script_is_on_the_cover_as_typed(tmp_path, name):
-    write_run(tmp_path / "required", make_metrics())
-    pdf = build.render(content.runs_content(tmp_path), AUTHOR | {"name": name})
-    text = text_of(pdf)
-    assert all(letter in text for letter in name if letter != " ")
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("\u0c85\U0001e900", "no font on this machine has .* the name; install the font Noto Sans "),
-    ("A\x96", "the character U\\+0096 in the name cannot be printed"),
-    ("A\u0378", r"U\+0378"), ("A\udcff", r"U\+DCFF"), ("A\x07", r"U\+0007")])
-def test_name_that_no_font_has_is_refused(text, message):
-    with pytest.raises(UserError, match=message):
-        needs_system_fonts(text, "the name")
-
-
-def test_what_no_font_has_is_replaced_in_the_texts_of_others(tmp_path):
-    """Windows-1252 that was decoded as Latin-1, and characters that Unicode does not assign."""
-    review = "A\x96B\x8d\x80 \u0378 façade “Жизнь” \u0007"
-    examples = [{"text": review, "stars": 1, "label": 0, "tokens": 5, "probability": 0.9}]
-    write_run(tmp_path / "required", make_metrics(), make_analysis(examples=examples))
-    sentences = make_sentences()["sentences"]
-    sentences[0]["sentence"] = "My name is \udcff\U0003fffd naïve."
-    write_gpt2(tmp_path, sentences=sentences)
-    holds(report_of(tmp_path), "A–B\ufffd€ \ufffd façade “Жизнь” \ufffd", "My name is \ufffd\ufffd naïve.")
-
-
-NOTES = """\
-# Section 5: Self-attention
-
-#1 is a sentence, snake_case_words and 3 * 4 * 5 < 6 @fig #let x = [1] \\alpha costs $5 and $6 &lt; <b>tag</b>.
-A **strong _and_ soft** word, `x * y_1`, [a link](https://example.com/a_b), $\\frac{a_1 * b}{c_2 * d}$,
-$\\foo{x}$.<!-- hint -->
-
-- one
-  more
-
-  1. inner
-
-     second paragraph
-- two
-
-3) three
-
-| left | right |
-|:-----|------:|
-| `a`  | **b** |
-
-```python
-# 7 a comment <!-- stays -->
-```
-
-    # 6 indented code
-
-> quoted
-
-6.1 Bonus
-=========
-<!-- two
-# 7
-lines -->
-The bonus\\
-is here.
-"""
-
-
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_notes_are_set_as_they_are_written(tmp_path, newline):
-    path = tmp_path / "notes.md"
-    path.write_bytes(b"\xef\xbb\xbf" + NOTES.replace("\n", newline).encode())
-    notes = read_notes(path)
-    kinds = {part: [node["kind"] for node in nodes] for part, nodes in notes.items()}
-    assert kinds == {"5": ["paragraph", "bullet_list", "ordered_list", "table", "fence", "code_block", "blockquote"],
-                     "6.1": ["paragraph"]}
-    if newline != "\n":
-        return
-    write_run(tmp_path / "required", make_metrics())
-    pdf = report_of(tmp_path, notes=notes)
-    holds(pdf, "#1 is a sentence, snake_case_words and 3 * 4 * 5 < 6 @fig #let x = [1] \\alpha costs $5 and $6 <",
-          "<b>tag</b>. A strong and soft word, x * y_1, a link,", r"\foo{x}.", "• one more",
-          "1. inner second paragraph", "3. three", "left right a b", "# 7 a comment <!-- stays -->",
-          "# 6 indented code", "quoted", "The bonus is here.")
-    lacks(pdf, "hint", "lines -->", "frac", "**")
-
-
-@pytest.mark.parametrize(("heading", "part"), [
-    ("# 5", "5"), ("## 5. Self-Attention", "5"), ("### Section 6.1", "6.1"), ("# **7** Text", "7"), ("7 Text", None),
-    ("6\n===", "6"), ("6.1 Bonus\n---", "6.1"), ("# Part 7: text", "7"), ("# 6.1. Bonus #", "6.1"),
-    ("# 8", None), ("# 5.1 Layers", None), ("# 6,1 Bonus", None), ("# 5th part", None), ("# Layers", None), ("#", None),
-    ("# 5-7", None), ("# 5\n\n# 5", None), ("# 6\n\n- # 7", None), ("# 6\n\n> # Title", None)])
-def test_headings_of_notes(tmp_path, heading, part):
-    path = tmp_path / "notes.md"
-    path.write_text(f"{heading}\n\ntext\n", encoding="utf-8")
-    if part:
-        assert read_notes(path).keys() == {part}
-        return
-    with pytest.raises(UserError, match="use the headings # 5, # 6, # 6.1 and # 7") as caught:
-        read_notes(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_template_of_notes_is_empty_and_has_all_parts(call, tmp_path):
-    _, out, _ = call("--notes-template", main=build.main)
-    assert out.strip() == make_template().strip()
-    (tmp_path / "notes.md").write_text(out, encoding="utf-8")
-    assert read_notes(tmp_path / "notes.md") == {}
-    assert all(f"# {part} " in out for part in PARTS)
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    (b"text", "text before its first heading"), (b"\xff\xfe#\0", "not UTF-8"), (None, "cannot find"),
-    (b"# 5\n![](a.png)", "picture"), (b"# 5\n<IMG src='a.png'>", "picture"),
-    (b"# 5\n" + b"> " * 300 + b"deep", "too deep"),
-    (b"# 5\n" + b"\n".join(b"  " * i + b"- deep" for i in range(60)), "too deep")])
-def test_bad_notes_are_refused(tmp_path, text, message):
-    path = tmp_path / "notes.md"
-    if text is not None:
-        path.write_bytes(text)
-    with pytest.raises(UserError, match=message):
-        read_notes(path)
-
-
-# ---- Layers
-
-
-def test_differences_of_the_layers_are_rounding_errors():
-    found = analysis.layer_differences()
-    for layer in ("attention", "norm"):
-        assert 0 < found[layer]["loops"] < 1e-13
-        assert 0 < found[layer]["pytorch"] < 1e-13
-        assert 0 < found[layer]["gradient"] < 1e-7
-
-
-def test_gradients_of_a_wrong_layer_would_be_seen():
-    class Detached(torch.nn.Linear):
-        def forward(self, x, mask):
-            return super().forward(x) + x.detach()
-
-    x, mask = torch.randn(2, 3, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)
-    assert analysis.gradient_difference(Detached(4, 4).double(), x, mask) > 0.1
-
-
-# ---- From training to the report
-
-
-def test_report_of_a_training(call, data, tmp_path, monkeypatch):
-    run = train_toy(data, tmp_path / "runs", "bonus", "--preset", "bonus", "--epochs", 1)
-    train_toy(data, tmp_path / "runs", "required", "--epochs", 2)
-    code, out, err = call("--runs", run.parent, "--name", "Ada", main=build.main)
-    assert code == 0, err
-    assert out.startswith(f"{Path(run.parent, 'report.pdf')}: ")
-    pdf = (run.parent / "report.pdf").read_bytes()
-    holds(pdf, f"{100 * read_json(run / 'metrics.json')['test']['accuracy']:.2f} %", "Missing: a run with the required")
-    call("--runs", run.parent, "--name", "Ada", "--out", tmp_path / "again.pdf", main=build.main)
-    assert (tmp_path / "again.pdf").read_bytes() == pdf
-    monkeypatch.setattr(analysis, "RESULT", tmp_path / "analysis.json")
-    code, _, err = call("--run", run, main=analysis.main)
-    assert code == 2
-    assert "required setting" in err
-    required = tmp_path / "runs" / "required"
-    settings = read_json(required / "metrics.json")["settings"]
-    monkeypatch.setattr(analysis, "REQUIRED", sentiment_analysis.Settings(**settings))
-    call("--run", required, main=analysis.main)
-    assert read_json(tmp_path / "analysis.json").keys() >= {"seed", "layers", "data", "attention"}
+def test_substitutes_need_permission_and_stand_on_the_first_page(tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        make_report(tmp_path)
+    write_run(tmp_path / "sample", data="SAMPLE")
+    write_sentences(tmp_path, substitutes=["a small GPT, not GPT-2"])
+    with pytest.raises(UserError, match="a small GPT, not GPT-2.*SAMPLE.*--allow-substitutes"):
+        make_report(tmp_path)
+    page = pypdf.PdfReader(io.BytesIO(make_report(tmp_path, "--allow-substitutes"))).pages[0].extract_text()
+    assert "small GPT" in page
+    assert "SAMPLE" in page
+
+
+# ---- Notes and drafts
+
+
+def test_template_of_the_notes_gives_a_draft(runs):
+    template = (ROOT / "report" / "notes_template.typ").read_text(encoding="utf-8")
+    pdf = make_report(runs, notes=template)
+    assert build.read_pdf(pdf)[1] == "Explanation missing: layers, training, bonus, generation"
+    assert text_of(pdf).count("Explanationmissing:") == 5  # in the title, and in each place
+    pdf = make_report(runs, notes=template.replace("= Bonus", "= Bonus\n_Because_ $x^2$\n== More\n- an item"))
+    assert build.read_pdf(pdf)[1] == "Explanation missing: layers, training, generation"
+    assert not absent(pdf, "Because", "More", "an item")
+
+
+def test_only_what_has_a_result_needs_an_explanation(tmp_path):
+    write_run(tmp_path / "bonus", **BONUS)
+    pdf = make_report(tmp_path, notes="#let n = 3\n#set text(red)\n= Layers\nThere are #n.\n= Bonus\nGood.")
+    assert build.read_pdf(pdf)[1] == ""
+    assert not absent(pdf, "There are 3.", "Run python sentiment_analysis.py", "Run python generate_gpt2.py")
+
+
+def test_fewer_sentences_than_the_exercise_asks_for_are_a_draft(runs):
+    write_sentences(runs, prefixes=9)
+    assert "ten prefixes" in build.read_pdf(make_report(runs))[1]
+
+
+@pytest.mark.parametrize("line", ["It costs $5 only.", "# Heading", "3 * 4", "@ref", '#image("no.png")'])
+def test_mistake_in_the_notes_is_one_sentence_with_its_line(runs, line):
+    with pytest.raises(UserError, match=r"notes.typ has a mistake \(line 4: .*backslash") as error:
+        make_report(runs, notes=f"= Layers\nText.\n\n{line}\n= Training\nText.")
+    assert "\n" not in str(error.value)
+
+
+def test_too_many_pages_are_refused(runs):
+    with pytest.raises(UserError, match=r"has \d+ pages, \d+ more than allowed, and without your notes \d"):
+        make_report(runs, notes="= Layers\n#lorem(5000)")
+
+
+def test_letters_that_no_font_has_are_named(runs, capsys):
+    make_report(runs)
+    assert "font" not in capsys.readouterr().out
+    make_report(runs, "--name", "Ada \U0001B170")  # Nushu
+    assert "no font" in capsys.readouterr().out
+
+
+# ---- The code of models.py
+
+
+def test_code_is_that_of_models_py():
+    code = build.layers_code(models_text())
+    lines = models_text().splitlines()
+    assert {line for line in code.splitlines() if line} <= set(lines)
+    assert "def forward(self, x, mask=None):" in code
+    assert '"""' not in code
+    assert "class MyTransformer" not in code
+    other = "class MyLayerNorm:\n    def forward(self, y):\n        return y * self.g\n"
+    assert build.layers_code("import torch\n" + other + "x = 3\n") == other.strip()
+    assert build.layers_code(other + "        # long\n" * 60) is not None  # comments after a class are not in it
+    assert build.layers_code(other.replace("        return", "        y = y + 1\n" * 60 + "        return")) is None

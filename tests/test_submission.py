@@ -1,7 +1,5 @@
-"""The zip holds what the exercise asks for, and runs from its own contents."""
+"""The zip to hand in: its files, its README, what is refused, and that it runs elsewhere."""
 
-import io
-import os
 import re
 import shutil
 import subprocess
@@ -11,214 +9,120 @@ import zipfile
 import pypdf
 import pytest
 
-import sentiment_analysis
-from helpers.cli import UserError
-from report import content, submission
-from report.submission import make_readme, make_zip, product_files
-from tests.made_up import make_metrics, write_own_sentences, write_run
-from tests.toy import ROOT, refused, run_python
+from helpers import UserError
+from report import submission
+from report.build import read_pdf
+from tests.made_up import BONUS, NOTES, write_run, write_sentences
+from tests.toy import ROOT, run_python
 
-AUTHOR = {"name": "Ada Lovelace", "cse": "ada", "id": "123456789"}
-OPTIONS = ["--name", "Ada  Lovelace ", "--cse", "ada", "--id", "123456789"]
-ZIP = "ex5_123456789.zip"
-
-
-@pytest.fixture(autouse=True)
-def quick_layers(monkeypatch):
-    differences = {"loops": 1e-16, "pytorch": 2e-16, "gradient": 3e-10}
-    layers = {"shapes": 6, "attention": differences, "norm": differences}
-    monkeypatch.setattr(content, "layer_differences", lambda: layers)
+AUTHOR = ["--name", "Ada Lovelace", "--cse", "ada", "--id", "123456789"]
+NAME = "ex5_123456789.zip"
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """The folder of a run, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "runs" / "required", make_metrics())
-    return tmp_path / "runs"
+def hand_in(tmp_path, monkeypatch):
+    """A function that makes the zip from made-up runs and notes, and opens it. Later options replace earlier ones."""
+    write_run(tmp_path / "runs" / "required")
+    write_sentences(tmp_path / "runs")
+    (tmp_path / "notes.typ").write_text(NOTES, encoding="utf-8")
+
+    def hand_in(*options):
+        monkeypatch.setattr(sys, "argv", ["submission", *AUTHOR, *map(str, options)])
+        submission.main()
+        return zipfile.ZipFile(NAME)
+
+    return hand_in
 
 
-def make_pdf(path, pages):
-    writer = pypdf.PdfWriter()
-    for _ in range(pages):
-        writer.add_blank_page(100, 100)
-    writer.write(path)
-    return path
+def test_zip_holds_readme_program_and_report(hand_in):
+    archive = hand_in()
+    helpers = {f"helpers/{path.name}" for path in (ROOT / "helpers").glob("*.py")}
+    code = {"models.py", "sentiment_analysis.py", "generate_gpt2.py"} | helpers
+    assert set(archive.namelist()) == code | {"README", "report.pdf"}
+    for name in code:
+        assert archive.read(name) == (ROOT / name).read_bytes()
+    _, draft, text = read_pdf(archive.read("report.pdf"))
+    assert draft == ""
+    assert "81.20 %" in text
+    readme = archive.read("README").decode()
+    assert readme.startswith("Name: Ada Lovelace\nCSE username: ada\nID: 123456789\n")
+    assert '"torchtext==0.6.0"' in readme
+    files = readme.partition("Files:\n")[2].splitlines()
+    assert {line.split()[0] for line in files} == code | {"report.pdf"}
+    assert all(len(line.split()) > 2 for line in files)
 
 
-def unpack(data):
-    with zipfile.ZipFile(io.BytesIO(data)) as packed:
-        assert packed.testzip() is None
-        return {name: packed.read(name) for name in packed.namelist()}
+def test_same_input_gives_the_same_bytes(hand_in, tmp_path):
+    hand_in()
+    first = (tmp_path / NAME).read_bytes()
+    hand_in()
+    assert (tmp_path / NAME).read_bytes() == first
 
 
-def submit(call, *options):
-    return call(*OPTIONS, *options, main=submission.main)
+def test_bonus_is_in_the_zip_if_it_is_in_the_report(hand_in, tmp_path):
+    write_run(tmp_path / "runs" / "two", blocks=2, valid_accuracy=0.8)
+    assert not any("bonus" in name for name in hand_in().namelist())
+    write_run(tmp_path / "runs" / "bonus", valid_accuracy=0.93, **BONUS)
+    archive = hand_in()
+    assert "helpers/bonus/__init__.py" in archive.namelist()
+    assert "--preset bonus" in archive.read("README").decode()
 
 
-# ---- What is in it
-
-
-def test_zip_holds_readme_program_and_report_and_nothing_else(call, runs):
-    code, out, err = submit(call)
-    assert code == 0, err
-    assert "handed in by Ada Lovelace, ada, 123456789" in out
-    data = (runs.parent / ZIP).read_bytes()
-    found = unpack(data)
-    modules = [path for path in ROOT.glob("helpers/**/*.py") if not path.name.startswith(".")]  # all are imported
-    program = {*submission.SCRIPTS, *(path.relative_to(ROOT).as_posix() for path in modules)}
-    assert {"models.py", "sentiment_analysis.py", "generate_gpt2.py", "helpers/bonus/network.py"} <= program
-    assert found.keys() == {"README", "report.pdf"} | program
-    assert all(found[name] == (ROOT / name).read_bytes() for name in program)
-    text = pypdf.PdfReader(io.BytesIO(found["report.pdf"])).pages[0].extract_text()
-    assert all(part in text for part in AUTHOR.values())
-    assert "81.23" in text
-    submit(call)
-    assert (runs.parent / ZIP).read_bytes() == data
-
-
-def test_readme_has_labelled_lines_packages_commands_and_one_line_for_each_file():
-    product = product_files(ROOT)
-    lines = make_readme(AUTHOR, product, "torch>=2.6,<3\n# a comment\n  spacy >= 3  # why\n\nsix\n").splitlines()
-    assert lines[:3] == ["Name: Ada Lovelace", "CSE username: ada", "ID: 123456789"]
-    assert 'pip install "torch>=2.6,<3" "spacy>=3" six' in lines
-    assert any(line.startswith("python sentiment_analysis.py ") for line in lines)
-    for name in (*product, "report.pdf"):
-        (line,) = [line for line in lines if line.startswith(f"{name} ")]
-        assert line.endswith("."), line
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A copy of the program, in which a test may put files."""
-    root = tmp_path / "project"
-    shutil.copytree(ROOT / "helpers", root / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in submission.SCRIPTS:
-        shutil.copy(ROOT / name, root)
-    return root
-
-
-def test_files_that_the_program_does_not_import_stay_out(project):
-    before = product_files(project)
-    for name in ("scratch.py", "._models.py", "helpers/._cli.py", "helpers/old.py", "mine_test.py", "random.py",
-                 "mingpt/__init__.py", "mingpt/model.py", "other/x.py"):
-        (project / name).parent.mkdir(exist_ok=True)
-        (project / name).write_bytes(b"import typst(\0")
-    (project / ".#m.py").symlink_to("ada@laptop.1234")
-    assert product_files(project) == before
-
-
-@pytest.mark.parametrize(("line", "files", "added"), [
-    ("import layers", ["layers.py"], ["layers.py"]),
-    ("def f():\n    from tools.norms import Norm", ["tools/norms.py"], ["tools/norms.py"]),
-    ("from tools import norms", ["tools/__init__.py", "tools/norms.py", "tools/other.py"],
-     ["tools/__init__.py", "tools/norms.py"]),
-    ("import helpers.mine", ["helpers/mine.py"], ["helpers/mine.py"])])
-def test_files_that_the_program_imports_are_taken_along(project, line, files, added):
-    before = product_files(project).keys()
-    for name in files:
-        (project / name).parent.mkdir(exist_ok=True)
-        (project / name).write_text("from . import cli\n" if name.startswith("helpers") else "", encoding="utf-8")
-    with open(project / "models.py", "a", encoding="utf-8") as file:
-        file.write(f"\n{line}\n")
-    product = product_files(project)
-    submission.check_imports(product)
-    assert product.keys() - before == set(added)
-    (project / "models.py").unlink()
-    with pytest.raises(UserError, match="models.py is missing"):
-        product_files(project)
-
-
-def test_program_reads_no_file_that_the_zip_lacks():
-    files = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("helpers/**/*") if path.is_file()}
-    others = {name for name in files if not name.endswith((".py", ".pyc"))}
-    assert others == set()
-
-
-def test_pdf_of_the_students_own(call, runs):
-    pdf = make_pdf(runs.parent / "mine.pdf", 6)
-    shutil.rmtree(runs)
-    submit(call, "--report", pdf)
-    assert unpack((runs.parent / ZIP).read_bytes())["report.pdf"] == pdf.read_bytes()
-
-
-# ---- What is refused
-
-
-@pytest.mark.parametrize(("option", "value", "message"), [
-    ("--name", "", "name not given"), ("--cse", " ", "cse not given"), ("--id", "", "id not given"),
-    ("--id", "12345678a", "digits"), ("--id", "١٢٣", "digits")])
-def test_wrong_author_is_refused(call, runs, option, value, message):
-    options = list(OPTIONS)
-    options[options.index(option) + 1] = value
-    assert message in refused(*call(*options, main=submission.main))
-
-
-def test_wrong_pdf_is_refused_and_an_older_zip_stays(call, runs):
-    folder = runs.parent
-    (folder / ZIP).write_bytes(b"old")
-    (folder / "broken.pdf").write_bytes(b"<html>")
-    assert "has 7 pages and may have 6" in refused(*submit(call, "--report", make_pdf(folder / "long.pdf", 7)))
-    assert "not a PDF" in refused(*submit(call, "--report", folder / "broken.pdf"))
-    assert "cannot find" in refused(*submit(call, "--report", folder / "none.pdf"))
-    assert "cannot find the folder nothing" in refused(*submit(call, "--runs", "nothing"))
-    assert (folder / ZIP).read_bytes() == b"old"
-
-
-def test_substitutes_are_refused_unless_allowed(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "runs" / "sample", make_metrics(settings=sentiment_analysis.SAMPLE, data="SAMPLE"))
-    write_own_sentences(tmp_path / "runs")
-    assert "--allow-substitutes" in refused(*submit(call))
-    assert not (tmp_path / ZIP).exists()
-    code, _, err = submit(call, "--allow-substitutes")
-    assert code == 0, err
-
-
-@pytest.mark.parametrize(("file", "line", "message"), [
-    ("models.py", "import scipy.sparse", "models.py, line 1, imports scipy.sparse"),
-    ("helpers/data/batches.py", "def f():\n    from torchvision.io import x", "line 2, imports torchvision.io"),
-    ("models.py", "from . import other", "imports ..other, which"),
-    ("sentiment_analysis.py", "import transformers", "imports transformers"),
-    ("helpers/files.py", "import requests", "imports requests"),
-    ("new.py", "import report", "imports report"),
-    ("models.py", "from helpers.clli import Parser", "helpers.clli.Parser, whose file is missing"),
-    ("helpers/new.py", "from .data.vocabulary import Vocab", "helpers.data.vocabulary.Vocab, whose file is missing"),
-    ("new.py", "if", "not valid Python")])
-def test_imports_that_the_exercise_does_not_allow_are_refused(file, line, message):
-    product = product_files(ROOT)
-    submission.check_imports(product)
-    submission.check_imports(product | {"helpers/gpt2/new.py": b"import transformers, mingpt.model, regex, requests"})
+@pytest.mark.parametrize(("options", "message"), [
+    (["--id", "12"], "README lacks an ID"),  # a rule of check/
+    (["--runs", "elsewhere"], "no finished run"),
+    (["--notes", "no.typ"], r"draft \(Explanation missing: layers, training, generation\)"),
+    (["--report", "long.pdf"], "7 pages"),
+    (["--report", "notes.typ"], "the report cannot be read")])
+def test_refusals(hand_in, tmp_path, options, message):
+    (tmp_path / "no.typ").write_text("= Layers\n// nothing")
+    pdf = pypdf.PdfWriter()
+    for _ in range(7):
+        pdf.add_blank_page(100, 100)
+    pdf.write(tmp_path / "long.pdf")
     with pytest.raises(UserError, match=message):
-        submission.check_imports(product | {file: line.encode()})
+        hand_in(*options)
+    assert not (tmp_path / NAME).exists()
 
 
-# ---- It runs
+def test_own_pdf(hand_in, tmp_path):
+    pdf = pypdf.PdfWriter()
+    pdf.add_blank_page(100, 100)
+    pdf.write(tmp_path / "mine.pdf")
+    assert hand_in("--report", "mine.pdf").read("report.pdf") == (tmp_path / "mine.pdf").read_bytes()
 
 
-def test_unpacked_zip_trains(tmp_path):
-    """Without network, on the sample, which is not part of the zip."""
-    with zipfile.ZipFile(io.BytesIO(make_zip(ROOT, AUTHOR, b""))) as packed:
-        packed.extractall(tmp_path)
-    shutil.copytree(ROOT / "sample_reviews", tmp_path / "sample_reviews")
-    code, out, err = run_python("-c", "from sentiment_analysis import main; main(['--sample', '--epochs', '1']); "
-                                "main(['predict', 'A wonderful film.'])", cwd=tmp_path)
-    assert code == 0, err
-    assert re.fullmatch(r"(positive|negative) +\d.*A wonderful film\.", out.splitlines()[-1])
+def test_files_that_are_as_they_were_cloned(tmp_path, monkeypatch):
+    def git(folder, *arguments):
+        subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True)
+
+    files = {"models.py": b"theirs\n", "helpers/text.py": b"text\n"}
+    original, clone = tmp_path / "original", tmp_path / "clone"
+    for name, data in files.items():
+        (original / name).parent.mkdir(parents=True, exist_ok=True)
+        (original / name).write_bytes(data)
+    monkeypatch.setattr(submission, "ROOT", original)
+    assert submission.unchanged_files(files) == ["helpers/text.py"]  # no repository
+    git(original, "init", "-q")
+    git(original, "add", ".")
+    git(original, "commit", "-qm", "theirs")
+    git(tmp_path, "clone", "-q", original, clone)
+    monkeypatch.setattr(submission, "ROOT", clone)
+    assert submission.unchanged_files(files | {"new.py": b""}) == ["models.py", "helpers/text.py"]
+    (clone / "models.py").write_bytes(b"mine\n")
+    git(clone, "commit", "-qam", "mine")
+    assert submission.unchanged_files(files | {"models.py": b"mine\n"}) == ["helpers/text.py"]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_unpacked_zip_runs_with_exactly_the_packages_of_its_readme(tmp_path):
-    """Install the README's line into a new environment. This downloads gigabytes."""
-    with zipfile.ZipFile(io.BytesIO(make_zip(ROOT, AUTHOR, b""))) as packed:
-        packed.extractall(tmp_path)
-    shutil.copytree(ROOT / "sample_reviews", tmp_path / "sample_reviews")
-    (line,) = [line for line in (tmp_path / "README").read_text().splitlines() if line.startswith("pip install ")]
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    program = tmp_path / "venv" / "bin"
-    environment = os.environ | {"PATH": f"{program}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(line, shell=True, check=True, cwd=tmp_path, env=environment)
-    command = [program / "python", "sentiment_analysis.py", "--sample", "--epochs", "1"]
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
-    assert (tmp_path / "runs" / "sample" / "metrics.json").exists()
+def test_zip_runs_elsewhere(hand_in, tmp_path):
+    archive, folder = hand_in(), tmp_path / "unpacked"
+    archive.extractall(folder)
+    packages = re.findall('"(.+?)"', archive.read("README").decode().partition("pip install ")[2].splitlines()[0])
+    plan = subprocess.run([sys.executable, "-m", "pip", "install", "--dry-run", *packages], capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stderr
+    shutil.copytree(ROOT / "sample_reviews", folder / "sample_reviews")
+    code, out, err = run_python("sentiment_analysis.py", "--sample", "--epochs", "2", cwd=folder)
+    assert code == 0, err
+    assert "SAMPLE test accuracy" in out
+    assert sorted(path.name for path in (folder / "runs").glob("*/*")) == ["loss.png", "metrics.json", "model.pt"]
