@@ -156,17 +156,10 @@ def compute_metrics(logits, labels):
     return {"loss": loss, "accuracy": confusion.trace().item() / len(labels), "confusion": confusion.tolist()}
 
 
-def check_finite(value, where):
-    """Raise UserError if a loss or a logit is infinite or NaN."""
-    if not math.isfinite(value):
-        raise UserError(f"training diverged: {where} is {value}; try a smaller --lr.")
-
-
 def train_epoch(model, loader, optimizer, scheduler, title):
-    """Pass once over the training reviews and return the mean loss. Raises UserError if the loss diverges."""
+    """Pass once over the training reviews and return the mean loss."""
     model.train()
     total = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
-    count = 0
     for *inputs, labels in tqdm(loader, desc=title, unit=" batches", leave=False):
         logits = model(*inputs).flatten()  # (B, 1) or (B,) -> (B,)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
@@ -175,19 +168,17 @@ def train_epoch(model, loader, optimizer, scheduler, title):
         optimizer.step()
         scheduler.step()
         total += loss.detach().double() * len(labels)  # on the GPU: `item` would wait for it at every step
-        count += len(labels)
-    mean = total.item() / count
-    check_finite(mean, f"the training loss of {title}")
-    return mean
+    return total.item() / len(loader.dataset)
 
 
 def run_epoch(epoch, model, data, optimizer, scheduler):
-    """Train for one epoch, validate, print and return the metrics of the epoch: a dict."""
+    """Train for one epoch, validate, print and return the metrics: a dict. Raises UserError if a loss diverges."""
     started = time.perf_counter()
     train_loss = train_epoch(model, data.train_loader, optimizer, scheduler, f"epoch {epoch}")
     seconds = time.perf_counter() - started
     valid = compute_metrics(predict_logits(model, data.valid_loader, "validation"), data.valid_set.labels)
-    check_finite(valid["loss"], f"the validation loss of epoch {epoch}")
+    if not math.isfinite(train_loss + valid["loss"]):
+        raise UserError(f"the loss of epoch {epoch} is not finite; try a smaller --lr.")
     print(f"epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
           f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s", flush=True)
     return {"train_loss": train_loss, "valid_loss": valid["loss"], "valid_accuracy": valid["accuracy"],
@@ -205,10 +196,9 @@ def save_checkpoint(path, identity, metrics, parts):
     kind, keys, *rest = np.random.get_state()
     random = {"numpy": (kind, keys.tolist(), *rest), "torch": torch.get_rng_state(),
               "cuda": torch.cuda.get_rng_state_all()}
-    content = {"identity": identity, "metrics": metrics, "parts": [part.state_dict() for part in parts],
-               "random": random}
+    states = [part.state_dict() for part in parts]
     with whole_file(path) as temporary:
-        torch.save(content, temporary)
+        torch.save({"identity": identity, "metrics": metrics, "parts": states, "random": random}, temporary)
 
 
 def load_checkpoint(path, identity, parts):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from check.mistakes import ATTENTION, NORM
 from check.process import describe_end
+from check.worker import limit, pretend_gpu, refuse
 from helpers import UserError
 
 SECONDS = 5  # for the whole verdict
@@ -24,16 +25,13 @@ def feedback(cls, layer=None):
     """Return the verdict on a class, an object that prints well in a notebook.
 
     The layer runs in a child process with one thread and little time, so that an endless loop or a crash cannot end
-    the notebook.
-
-    Args:
-        cls: the class.
-        layer: which layer it should be, "MySelfAttention" or "MyLayerNorm". By default, the names of the class and of
-            its base classes tell.
+    the notebook. `layer` says which layer the class should be, "MySelfAttention" or "MyLayerNorm". By default, the
+    names of the class and of its base classes tell.
     """
     if not isinstance(cls, type):
         return Feedback("this", refuse(f"feedback needs a class, not an object of type {type(cls).__name__}"))
-    layer = layer or guess_layer(cls)
+    names = " ".join(base.__name__ for base in cls.__mro__).lower()
+    layer = layer or (NORM if "norm" in names else ATTENTION)
     if hasattr(os, "fork"):
         return Feedback(cls.__name__, judge_in_child(layer, cls))
     verdict = judge_here(layer, cls)
@@ -45,41 +43,26 @@ class Feedback:
     """What a student reads. `right` says whether the class is right, and `verdict` is what `judge` returns."""
 
     def __init__(self, name, verdict):
-        self.name, self.verdict = name, verdict
-        self.right = verdict["right"]
-
-    def headline(self):
-        """Return the verdict in one line."""
+        self.verdict, self.right = verdict, verdict["right"]
+        mistakes = (verdict["mistake"] or "unknown mistake").replace("+", ", ")
         if self.right:
-            return f"✓ {self.name} is right: its results equal the loops, and its gradients are correct"
-        if "error" in self.verdict:
-            return f"✗ {self.name} cannot be judged"
-        if self.verdict["mistake"] == "not-filled-in":
-            return f"✗ {self.name} is not filled in"
-        return f"✗ {self.name} is wrong: {(self.verdict['mistake'] or 'unknown mistake').replace('+', ', ')}"
-
-    def rows(self):
-        """Return what follows: pairs of a label and a sentence."""
-        if self.verdict["mistake"] == "not-filled-in":
-            return []
-        mistakes = {"unknown", *(self.verdict["mistake"] or "").split("+")}
-        notes = [note.split(": ", 1) for note in self.verdict["notes"]]
-        return [("your layer" if label in mistakes else label, text) for label, text in notes]
+            self.headline = f"✓ {name} is right: its results equal the loops, and its gradients are correct"
+        elif "error" in verdict:
+            self.headline = f"✗ {name} cannot be judged"
+        else:
+            self.headline = f"✗ {name} is {'not filled in' if mistakes == 'not-filled-in' else f'wrong: {mistakes}'}"
+        of_layer = {*mistakes.split(", "), "unknown"}
+        notes = [note.split(": ", 1) for note in verdict["notes"]]
+        self.rows = [("your layer" if label in of_layer else label, text) for label, text in notes]
 
     def __repr__(self):
-        return "\n".join([self.headline(), *(f"  {label:<12}{text}" for label, text in self.rows())])
+        return "\n".join([self.headline, *(f"  {label:<12}{text}" for label, text in self.rows)])
 
     def _repr_html_(self):
         color = "#2e7d32" if self.right else "#c62828"
-        lines = [f"<b>{html.escape(self.headline())}</b>"]
-        lines += [f"<i>{label}:</i> {html.escape(text)}" for label, text in self.rows()]
+        lines = [f"<b>{html.escape(self.headline)}</b>"]
+        lines += [f"<i>{label}:</i> {html.escape(text)}" for label, text in self.rows]
         return f'<div style="border-left: 4px solid {color}; padding: 2px 12px">{"<br>".join(lines)}</div>'
-
-
-def guess_layer(cls):
-    """Return which layer a class should be, judging by the names of the class and of its base classes."""
-    names = " ".join(base.__name__ for base in cls.__mro__).lower()
-    return NORM if "norm" in names else ATTENTION
 
 
 def judge_here(layer, cls):
@@ -90,14 +73,6 @@ def judge_here(layer, cls):
         return judge(layer, cls)
     except UserError as error:
         return refuse(str(error))
-
-
-def refuse(text):
-    """Return the verdict on a class that cannot be judged."""
-    return {"right": False, "mistake": None, "difference": None, "notes": [f"reason: {text}"], "error": text}
-
-
-# The child process
 
 
 def judge_in_child(layer, cls):
@@ -126,8 +101,6 @@ def judge_in_child(layer, cls):
 def answer(sender, layer, cls):
     """Serve as the child process: send the verdict on a class, and print nothing."""
     import torch
-
-    from check.worker import limit, pretend_gpu
 
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)

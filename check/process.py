@@ -15,133 +15,69 @@ import time
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
-from check.locate import CODE, list_clean
+from check.locate import CODE, list_files
 from helpers import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-MEMORY = 4 << 30  # bytes for a solution, or less on a small machine
-MAX_BYTES, MAX_FILES = 200_000_000, 2000
-MAX_NEIGHBOUR = 5_000_000  # bytes of a file that is copied because it lies next to the solution
-HAND_IN = "hand in only the code, the README and the PDF"
+MAX_BYTES, MAX_FILES = 200_000_000, 2000  # of a submission
+MAX_NEIGHBOUR, MAX_NEIGHBOURS = 1_000_000, 200  # bytes and number of files that are copied with a single file
 ENVIRONMENT = {"PYTORCH_JIT": "0", "TORCHDYNAMO_DISABLE": "1",  # compiled code cannot be watched
                "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
 DEEP = "abcd"  # folders above the copy, so that a solution that deletes ".." or "../.." deletes nothing of others
 START_TIME = 120  # seconds that the process may take before the solution starts
 START = "import sys; sys.path.insert(0, sys.argv[1]); from check.worker import work; work(sys.argv[2])"
-NOT_A_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
 
-class Options(NamedTuple):
-    """Options of the command line that say how to judge."""
+def judge_submission(path, timeout=60, strict=False):
+    """Return the result for a submission, which may take `timeout` seconds. With `strict`, biases are a mistake.
 
-    timeout: float = 60  # seconds for a submission; if a layer exceeds it, the other layer gets it again
-    strict: bool = False  # whether biases are a mistake
-    jobs: int = 1  # submissions that are judged at the same time
-
-
-def judge_submission(path, options):
-    """Return the result for a submission.
-
-    Returns:
-        A dict: "submission", the path; "id", a text, or None; "ok", a bool; "layers" and "rules", dicts; and "error",
-        a sentence, if it cannot be judged.
+    The result is a dict: "submission", the path; "id", a text, or None; "ok", a bool; "layers" and "rules", dicts; and
+    "error", a sentence, if it cannot be judged. After a layer that takes too long, the other one gets the same time.
     """
     failed = {}  # from each layer that ended the process to a sentence; the next try leaves it out
     while True:
-        news, ended = try_submission(path, options, failed)
-        is_done = "layers" in news or "refused" in news
-        if is_done or "layer" not in news:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            copy = Path(folder, *DEEP).resolve()  # each try has its own, because the solution may change it
+            copy.mkdir(parents=True)
+            try:
+                news = run_worker(Path(path), copy, timeout, strict, failed)
+            except UserError as error:
+                news = {"error": str(error)}
+            except OSError as error:
+                news = {"error": f"{path} cannot be copied: {error.strerror or error}."}
+        if "layers" in news or "layer" not in news:
             break
-        failed[news["layer"]] = f"{news['stage']} {ended}."
-    result = {"submission": str(path), "id": news.get("id"), "ok": False, "layers": news.get("layers", {}),
-              "rules": news.get("rules", {})}
-    if "layers" not in news:
-        result["error"] = news.get("refused") or f"{news['stage']} {ended}."
-    add_loops(result)
-    all_right = "error" not in result and all(layer["right"] for layer in result["layers"].values())
-    result["ok"] = all_right and all(rule["ok"] for rule in result["rules"].values())
+        failed[news["layer"]] = news["error"]
+    result = {"submission": str(path), "id": None, "ok": False, "layers": {}, "rules": {}}
+    result |= {key: news[key] for key in (*result, "error") if key in news}
+    items = [*result["layers"].values(), *result["rules"].values()]
+    result["ok"] = "error" not in result and all(item.get("right", item.get("ok")) for item in items)
     return result
 
 
-def add_loops(result):
-    """Add the rule that the two layers of a folder or zip have no loop."""
-    judged = [name for name, layer in result["layers"].items() if "error" not in layer]
-    looping = [name for name in judged if "loop" in (result["layers"][name]["mistake"] or "").split("+")]
-    if judged and result["rules"]:
-        detail = f"{' and '.join(looping)}: a loop; use matrix products" if looping else "none"
-        result["rules"]["loops"] = {"ok": not looping, "detail": detail}
-
-
-def try_submission(path, options, failed):
-    """Judge a submission without the layers in `failed`. Return the news of its process, and how the process ended.
-
-    Each try has its own copy, because the solution may have changed the last one.
-    """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        copy = Path(folder, *DEEP).resolve()
-        copy.mkdir(parents=True)
-        try:
-            target, unread = copy_submission(Path(path), copy)
-            news, ended = run_worker(path, target, copy, unread, options, failed)
-        except UserError as error:
-            return {"refused": str(error)}, ""
-        except OSError as error:
-            return {"refused": f"{path} cannot be copied: {error.strerror or error}."}, ""
-    if "refused" in news:
-        news["refused"] = news["refused"].replace(f"{copy}{os.sep}", "")
-    return news, ended
-
-
-# The copy
-
-
 def copy_submission(path, target):
-    """Copy a submission to the folder `target`.
-
-    Raises UserError if it is of another kind or exceeds the limits.
-
-    Returns:
-        The path in it that stands for the submission, and the names of files that cannot be read.
-    """
-    suffix = path.suffix.lower()
+    """Copy a submission to a folder. Return its path there, and the names of files that cannot be read."""
+    suffix = path.suffix.lower() if path.is_file() else ""
     if path.is_dir():
-        return target, copy_folder(path, target)
-    if suffix == ".zip" and path.is_file():
+        return target, copy_files(path, list_files(path), target)
+    if suffix == ".zip":
         unpack(path, target)
         return target, []
-    if suffix in CODE and path.is_file():
-        unread = copy_neighbours(path.resolve().parent, target)
+    if suffix in CODE:
+        folder = path.resolve().parent
+        small = [other for other in list_files(folder, depth=3) if other.stat().st_size <= MAX_NEIGHBOUR]
+        small.sort(key=lambda other: len(other.parts))
+        unread = copy_files(folder, small[:MAX_NEIGHBOURS], target)
         shutil.copyfile(path, target / path.name)
         return target / path.name, unread
     kind = "is not a .py file, a notebook, a folder or a zip" if path.exists() else "does not exist"
     raise UserError(f"{path} {kind}.")
 
 
-def copy_folder(source, target):
-    """Copy the files of a folder, without links and junk. Return the names of files that cannot be read.
-
-    Raises UserError if the folder exceeds the limits.
-    """
-    files = list_clean(source)
-    check_limits(source, len(files), sum(path.stat().st_size for path in files))
-    return copy_files(files, source, target)
-
-
-def copy_neighbours(source, target):
-    """Copy the small files of a folder, as long as they stay within the limits. Return those that cannot be read."""
-    files, size = [], 0
-    for path in list_clean(source, depth=3)[:MAX_FILES]:
-        bytes_ = path.stat().st_size
-        if bytes_ <= MAX_NEIGHBOUR and size + bytes_ <= MAX_BYTES:
-            files.append(path)
-            size += bytes_
-    return copy_files(files, source, target)
-
-
-def copy_files(files, source, target):
-    """Copy files of the folder `source`. Return the names of those that cannot be read."""
+def copy_files(source, files, target):
+    """Copy files of a folder. Return the names of those that cannot be read. Raises UserError beyond the limits."""
+    check_limits(source, [path.stat().st_size for path in files])
     unread = []
     for path in files:
         place = target / path.relative_to(source)
@@ -150,14 +86,14 @@ def copy_files(files, source, target):
             shutil.copyfile(path, place)
         except PermissionError:
             unread.append(str(path.relative_to(source)))
-            place.unlink(missing_ok=True)
     return unread
 
 
-def check_limits(path, number, size):
-    """Raise UserError if there are too many files or bytes."""
-    if number > MAX_FILES or size > MAX_BYTES:
-        raise UserError(f"{path} holds more than {MAX_FILES:,} files or {MAX_BYTES // 1_000_000} MB; {HAND_IN}.")
+def check_limits(path, sizes):
+    """Raise UserError if a submission has too many files or bytes, given the size of each file."""
+    if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
+        limits = f"{MAX_FILES:,} files or {MAX_BYTES // 1_000_000} MB"
+        raise UserError(f"{path} holds more than {limits}; hand in only the code, the README and the PDF.")
 
 
 def unpack(path, target):
@@ -165,35 +101,32 @@ def unpack(path, target):
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            check_limits(path, len(entries), sum(entry.file_size for entry in entries))
+            check_limits(path, [entry.file_size for entry in entries])
             for entry in entries:
                 entry.filename = entry.filename.replace("\\", "/")  # some programs for Windows write backslashes
                 archive.extract(entry, target)
-    except NOT_A_ZIP as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be unpacked ({reason}); make the zip again.") from None
-    if not entries:
-        raise UserError(f"{path} is empty; {HAND_IN}.")
 
 
-# The process
-
-
-def run_worker(path, target, copy, unread, options, failed):
-    """Run check/worker.py on a copy of a submission. Return its news, a dict, and how the process ended."""
+def run_worker(path, copy, timeout, strict, failed):
+    """Run check/worker.py on a copy of a submission, without the layers in `failed`. Return its answer, a dict."""
+    target, unread = copy_submission(path, copy)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
         answer = Path(work, "answer")
-        order = {"answer": answer, "shown": path, "name": Path(path).resolve().name, "path": target, "folder": copy,
-                 "unread": unread, "strict": options.strict, "memory": choose_memory(options.jobs), "failed": failed}
+        order = {"answer": answer, "shown": path, "name": path.resolve().name, "path": target, "folder": copy,
+                 "unread": unread, "strict": strict, "failed": failed}
         command = [sys.executable, "-P", "-c", START, str(ROOT), json.dumps(order, default=str)]
         nothing = subprocess.DEVNULL
         process = subprocess.Popen(command, cwd=copy, env=os.environ | ENVIRONMENT, stdin=nothing, stdout=nothing,
                                    stderr=nothing, start_new_session=True)
-        ended = wait(process, answer, options.timeout)
+        ended = wait(process, answer, timeout)
         news = {"stage": f"judging {path}"} | read_answer(answer)
-    if "took more than" in ended:
-        ended += " (does a loop in it never end?)" if "layer" in news else " (does it train or load data?)"
-    return news, ended
+    if "layers" not in news:
+        news.setdefault("error", f"{news['stage']} {ended}.")
+        news["error"] = news["error"].replace(f"{copy}{os.sep}", "")
+    return news
 
 
 def read_answer(path):
@@ -206,10 +139,7 @@ def read_answer(path):
 
 
 def wait(process, answer, timeout):
-    """Wait for a process, and end all processes that it started. Return how it ended.
-
-    The time counts from the moment when the answer has "started". Before that, the process imports torch.
-    """
+    """Wait for a process, and end all that it started. Return how it ended. The time begins when torch is imported."""
     begin, deadline = time.monotonic(), None
     try:
         while deadline is None or time.monotonic() < deadline:
@@ -217,7 +147,8 @@ def wait(process, answer, timeout):
                 deadline = time.monotonic() + timeout
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return describe_end(process.wait(0.05))
-        return f"took more than {timeout:g} seconds"
+        reason = "does a loop in it never end" if "layer" in read_answer(answer) else "does it train or load data"
+        return f"took more than {timeout:g} seconds ({reason}?)"
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):  # ended; not on Windows
             os.killpg(process.pid, signal.SIGKILL)
@@ -227,16 +158,5 @@ def wait(process, answer, timeout):
 
 def describe_end(code):
     """Return how a process ended, given its exit code. After a signal such as SIGSEGV, the code is negative."""
-    name = ""
-    with contextlib.suppress(ValueError):
-        name = f", {signal.Signals(-code).name}"
-    return f"ended the process (exit code {code}{name})"
-
-
-def choose_memory(jobs):
-    """Return how many bytes a solution may use, so that all jobs together fit into the memory of the machine."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return MEMORY
-    return max(2 << 30, min(MEMORY, int(0.8 * total / jobs)))
+    name = signal.Signals(-code).name if code < 0 else "no signal"
+    return f"ended the process (exit code {code}, {name})"

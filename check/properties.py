@@ -22,11 +22,7 @@ LOW = {"float16", "bfloat16", "float32"}
 
 
 class Watch(TorchFunctionMode):
-    """Watch the functions of torch that a layer calls.
-
-    Args:
-        no_dropout: whether functional dropout returns its input.
-    """
+    """Watch which functions of torch a layer calls. With `no_dropout`, functional dropout returns its input."""
 
     def __init__(self, no_dropout=False):
         super().__init__()
@@ -35,16 +31,13 @@ class Watch(TorchFunctionMode):
         self.no_dropout = no_dropout
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Serve as the function that torch calls instead of `function`."""
         kwargs = kwargs or {}
-        name = function.__name__
-        self.counts[name] += 1
-        if self.no_dropout and "dropout" in name:
+        self.counts[function.__name__] += 1
+        if self.no_dropout and "dropout" in function.__name__:
             return args[0] if args else kwargs["input"]
         y = function(*args, **kwargs)
-        for value in (y, *args, *kwargs.values()):
-            dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")  # of a tensor, or of a number of numpy
-            self.is_low = self.is_low or dtype in LOW
+        types = {str(getattr(value, "dtype", "")).removeprefix("torch.") for value in (y, *args, *kwargs.values())}
+        self.is_low = self.is_low or not types.isdisjoint(LOW)
         return y
 
 
@@ -53,46 +46,33 @@ def computes_in_float32(case, dtype):
     numbers = [*case.layer.parameters(), *case.layer.buffers()]
     if dtype == torch.float32 or any(number.numel() == 1 and number.is_floating_point() for number in numbers):
         return True  # a single number, a scale or ε, was rounded when the layer was built
-    watch = Watch()
-    with watch, torch.no_grad():
+    with Watch() as watch, torch.no_grad():
         case.layer(case.x.to(dtype))
     return watch.is_low
 
 
-# Loops and built-in layers
-
-
-class LineCounter:
-    """Count how often each line (file, line number) in a folder runs, and collect the names that the code uses."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.counts, self.names = collections.Counter(), set()
-
-    def trace(self, frame, event, _):
-        """Serve as the function of `sys.settrace`."""
-        path = Path(frame.f_code.co_filename)
-        if not path.is_relative_to(self.folder) or any(map(path.is_relative_to, NOT_OF_THE_STUDENT)):
-            return None
-        if event == "line":
-            self.counts[str(path), frame.f_lineno] += 1
-        self.names.update(frame.f_code.co_names)
-        return self.trace
-
-
 def count_runs(name, cls, shape):
-    """Run forward on an x of a shape (B, T, d). Return a LineCounter and a Watch."""
+    """Run forward on an x (B, T, d). Return counts of the student's lines, their names, and counts of torch's calls."""
     layer = build(name, cls, *shape[1:]).eval()
-    lines = LineCounter(Path(inspect.unwrap(cls.forward).__code__.co_filename).parent)
-    watch = Watch()
+    folder = Path(inspect.unwrap(cls.forward).__code__.co_filename).parent
+    lines, names = collections.Counter(), set()
+
+    def trace(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if not path.is_relative_to(folder) or any(map(path.is_relative_to, NOT_OF_THE_STUDENT)):
+            return None
+        lines[str(path), frame.f_lineno] += event == "line"
+        names.update(frame.f_code.co_names)
+        return trace
+
     before = sys.gettrace()
-    with watch, contextlib.suppress(Exception, SystemExit):
-        sys.settrace(lines.trace)
+    with Watch() as watch, contextlib.suppress(Exception, SystemExit):
+        sys.settrace(trace)
         try:
             layer(torch.ones(shape))
         finally:
             sys.settrace(before)
-    return lines, watch
+    return lines, names, watch.counts
 
 
 def find_shortcuts(name, cls, unit):
@@ -100,40 +80,29 @@ def find_shortcuts(name, cls, unit):
 
     A line or function that runs more often for a larger x is in a loop. A loop over the three projections is allowed.
     """
-    lines, watch = count_runs(name, cls, (2, 3, 4 * unit))
-    more_lines, more_watch = count_runs(name, cls, (4, 6, 8 * unit))
-    grown_lines = [place for place, count in lines.counts.items() if count < more_lines.counts[place]]
-    grown_calls = [called for called, count in watch.counts.items() if count < more_watch.counts[called]]
+    lines, names, calls = count_runs(name, cls, (2, 3, 4 * unit))
+    more_lines, _, more_calls = count_runs(name, cls, (4, 6, 8 * unit))
+    grown_lines = [place for place, count in lines.items() if count < more_lines[place]]
+    grown_calls = [called for called, count in calls.items() if count < more_calls[called]]
     if grown_lines:
-        yield "loop", show_loop(grown_lines)
+        texts = sorted((number, linecache.getline(path, number).strip()) for path, number in grown_lines)
+        loops = [(number, text) for number, text in texts if re.search("for |while ", text)]
+        number, text = (loops or texts)[0]
+        yield "loop", f"line {number}, {text}"
     elif grown_calls:
         yield "loop", f"{min(grown_calls)}()"
-    elif lines.names & VECTORIZERS:
-        yield "loop", min(lines.names & VECTORIZERS)
-    names = set(watch.counts)  # not lines.names: a solution may use these names for its own functions
+    elif names & VECTORIZERS:
+        yield "loop", min(names & VECTORIZERS)
+    of_torch = set(calls)  # not `names`: a solution may give such a name to its own function
     for module in build(name, cls, 3, 4 * unit).modules():
-        names |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
-    built_in = sorted(filter(BUILT_IN.fullmatch, names))
+        of_torch |= {base.__name__ for base in type(module).__mro__ if base.__module__.startswith("torch.")}
+    built_in = sorted(filter(BUILT_IN.fullmatch, of_torch))
     if built_in:
         yield "built-in", built_in[0]
 
 
-def show_loop(places):
-    """Return the first line with a loop statement among places (file, line number), or else the first line."""
-    lines = sorted((number, linecache.getline(path, number).strip()) for path, number in places)
-    loops = [(number, text) for number, text in lines if re.search("for |while ", text)]
-    number, text = (loops or lines)[0]
-    return f"line {number}, {text}"
-
-
-# Training
-
-
 def find_training_problems(name, found, cases, dtype, tolerance, random):
-    """Yield the code and a detail (or "") of each problem that only training shows, given what explains the results.
-
-    Of a layer whose results are `random` anyway, it is not asked whether they differ in training mode.
-    """
+    """Yield the code and a detail (or "") of each problem that only training shows, given what explains the results."""
     main = cases[0]
     for case in cases:
         if case.y is None or case.y.isfinite().all():
@@ -145,15 +114,14 @@ def find_training_problems(name, found, cases, dtype, tolerance, random):
     problem = None if found.changes else find_gradient_problem(main.layer, x, tolerance == EXACT)
     if problem:
         yield "gradient", problem
-    if not random and differs_in_training(main.layer, x, main.y):
+    main.layer.train()
+    trained = [] if random else [run(main.layer, x)[0] for _ in range(8)]
+    if any(y is None or (y - main.y).abs().max() > FLOAT32 for y in trained):
         yield "dropout-inside", ""
 
 
 def find_gradient_problem(layer, x, exact):
-    """Return a sentence if the gradients of x or of the parameters differ from finite differences, else None.
-
-    Without `exact`, the layer computes in float32, which needs larger steps and tolerances.
-    """
+    """Return a sentence if the gradients of x or of the parameters differ from finite differences, else None."""
     frozen = [name for name, p in layer.named_parameters() if p.numel() > 1 and not p.requires_grad and p.any()]
     if frozen:
         return f"{', '.join(frozen)}: nothing is learned, because requires_grad=False"
@@ -164,26 +132,15 @@ def find_gradient_problem(layer, x, exact):
         copy = x * 1  # forward may change it
         return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (copy,))
 
-    step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)
+    step, tolerance = (1e-6, 1e-5) if exact else (1e-2, 5e-2)  # the larger ones for float32
     options = {"eps": step, "atol": tolerance, "rtol": tolerance, "check_undefined_grad": False}
     try:
         try:
             torch.autograd.gradcheck(forward, inputs, **options)
         except RuntimeError as error:
-            if "fork" not in str(error):
+            if "fork" not in str(error):  # a forked process cannot call backward() if a GPU was used before
                 raise
-            # In a forked process of one that used a GPU, backward() is impossible; forward mode does as well.
             torch.autograd.gradcheck(forward, inputs, check_backward_ad=False, check_forward_ad=True, **options)
     except Exception as error:
         return "they differ from finite differences" if "Jacobian" in str(error) else describe_error(error)
     return None
-
-
-def differs_in_training(layer, x, y):
-    """Put a layer into training mode. Return whether its results for x then differ from y."""
-    layer.train()
-    for _ in range(8):
-        trained, _ = run(layer, x)
-        if trained is None or (trained - y).abs().max() > FLOAT32:
-            return True
-    return False

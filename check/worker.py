@@ -15,87 +15,71 @@ from pathlib import Path
 
 from check.locate import CLASSES, find_base, find_layers
 from check.rules import check_rules, find_id
-from check.source import read_source, select_needed
+from check.source import list_defined, read_source, select_needed
 from helpers import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_FILE = 1 << 30  # bytes of a file that the solution may write
+MEMORY, MAX_FILE = 4 << 30, 1 << 30  # bytes that the solution may use, and of a file that it may write
 GPU = re.compile(r"(cuda|mps|xpu)(:\d+)?")
 MAIN_GUARD = "what loads data, asks or exits belongs under if __name__ == \"__main__\""
 
 
 def work(order):
-    """Do the work that a JSON text describes, and end the process.
-
-    The answer is a file of JSON lines: the "stage" of the work and its "layer", "started" before the solution is
-    imported, then "rules" and "id", and at the end "layers" or "refused".
-    """
-    order = json.loads(order)
-    process = os.getpid()
-    stage = ""
+    """Do the work that a JSON text describes, write the answer, a file of JSON lines, and end the process."""
+    order, process = json.loads(order), os.getpid()
 
     def tell(**news):
-        nonlocal stage
         if os.getpid() != process:  # a process that the solution forked ends here
             os._exit(0)
-        stage = news.get("stage", stage)
         with open(order["answer"], "a", encoding="utf-8") as file:
             file.write(json.dumps(news) + "\n")
 
     try:
         do_work(order, tell)
     except UserError as error:
-        tell(refused=str(error))
+        tell(error=str(error))
     except BaseException as error:
-        tell(refused=f"{stage} cannot be judged: {type(error).__name__}: {error}.")
+        tell(error=f"{order['shown']} cannot be judged: {type(error).__name__}: {error}.")
     os._exit(0)  # does not wait for threads that the solution started
 
 
 def do_work(order, tell):
     """Check the rules of a folder or zip, and judge the layers, except those that failed in another process."""
-    shown, base = order["shown"], Path(order["path"])
+    shown, path = order["shown"], Path(order["path"])
     tell(stage=f"the rules of {shown}")
-    sys.dont_write_bytecode = True
-    folder = find_base(Path(order["folder"]))
-    files, problem = {}, None
-    try:
-        files = find_layers(base, shown)
-    except UserError as error:
-        problem = error  # the rules are checked all the same
-    if base.is_dir():
-        tell(rules=check_rules(base, order["name"], files), id=find_id(base, order["name"]))
-    if problem:
-        raise problem
+    files, rules = {}, {}
     unread = f"; {', '.join(order['unread'])} cannot be read" if order["unread"] else ""
+    problem = f"{shown} has no class {' and no class '.join(CLASSES)}{unread}."
+    try:
+        files = find_layers(path, shown)
+    except UserError as error:
+        problem = str(error)  # the rules are checked all the same
+    if path.is_dir():
+        rules = check_rules(path, order["name"], files)
+        tell(rules=rules, id=find_id(path, order["name"]))
     if not files:
-        raise UserError(f"{shown} has no class {' and no class '.join(CLASSES)}{unread}.")
-    judge = prepare(order["memory"], folder, files)
+        raise UserError(problem)
+    base = find_base(Path(order["folder"]))
+    judge = prepare(base, files)
     tell(stage=f"the import of {shown}", started=True)
-    modules = {}
-    for path, place in {*files.values()}:
-        own = [name for name in files if files[name][0] == path]
-        modules[path] = load_module(path, place, folder, own)
+    modules = {place: load_module(*place, base) for place in {*files.values()}}
     layers = {}
     for name in CLASSES:
-        path, place = files.get(name, (None, shown))
+        cls = getattr(modules.get(files.get(name)), name, None)
         if name in order["failed"]:
             layers[name] = refuse(order["failed"][name])
-        elif name not in files:
-            layers[name] = report_missing(f"{shown} has no class {name}; the exercise asks for this name{unread}")
-        elif not isinstance(getattr(modules[path], name, None), type):
-            layers[name] = report_missing(f"{name} is not a class")
-        else:
-            tell(stage=f"{name} of {place}", layer=name)
+        elif isinstance(cls, type):
+            tell(stage=f"{name} of {files[name][1]}", layer=name)
             try:
-                layers[name] = judge(name, getattr(modules[path], name), order["strict"])
+                layers[name] = judge(name, cls, order["strict"])
             except UserError as error:
                 layers[name] = refuse(str(error))
-    tell(layers=layers)
-
-
-def report_missing(text):
-    """Return the verdict on a class that does not exist."""
-    return {"right": False, "mistake": "missing", "difference": None, "notes": [f"missing: {text}"]}
+        else:
+            note = f"missing: {shown} has no class {name}; the exercise asks for this name{unread}"
+            layers[name] = {"right": False, "mistake": "missing", "difference": None, "notes": [note]}
+    looping = [name for name, layer in layers.items() if "loop" in (layer["mistake"] or "").split("+")]
+    detail = f"{' and '.join(looping)}: a loop; use matrix products" if looping else "none"
+    tell(layers=layers, rules=rules and rules | {"loops": {"ok": not looping, "detail": detail}})
 
 
 def refuse(text):
@@ -103,23 +87,21 @@ def refuse(text):
     return {"right": False, "mistake": None, "difference": None, "notes": [f"reason: {text}"], "error": text}
 
 
-# Before the solution starts
-
-
-def prepare(memory, folder, files):
+def prepare(base, files):
     """Limit the process, let the CPU stand in for a GPU, and hide this project. Return the function `judge`."""
     from check.judge import judge  # imports torch, which only this process needs
 
-    limit(memory)
+    limit(MEMORY)
     pretend_gpu()
     for name in list(sys.modules):  # `import helpers` must find the solution's file
         top = ROOT / name.partition(".")[0]
         if top.exists() or top.with_suffix(".py").exists():
             del sys.modules[name]
     os.environ.pop("PYTHONPATH", None)
-    folders = {str(folder), *(str(path.parent) for path, _ in files.values())}
+    folders = {str(base), *(str(file.parent) for file, _ in files.values())}
     others = [place for place in sys.path if Path(place or ".").resolve() != ROOT]
     sys.path[:] = [*sorted(folders, key=len, reverse=True), *others]
+    sys.dont_write_bytecode = True
     return judge
 
 
@@ -138,9 +120,8 @@ def pretend_gpu():
     from torch.overrides import TorchFunctionMode
 
     def replace(value):
-        if isinstance(value, str | torch.device) and GPU.fullmatch(str(value)):
-            return torch.device("cpu")
-        return value
+        is_gpu = isinstance(value, str | torch.device) and GPU.fullmatch(str(value))
+        return torch.device("cpu") if is_gpu else value
 
     class CpuAsGpu(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -154,42 +135,25 @@ def pretend_gpu():
     torch.set_default_device = lambda device: set_default_device(replace(device))
 
 
-# The solution
-
-
-def load_module(path, shown, folder, names):
-    """Run the code that some classes need, or all the code of the file if that fails. Return its module.
-
-    Raises UserError if both fail.
-    """
+def load_module(path, shown, base):
+    """Return the module of a file after running what its classes need, or if that fails, all. Raises UserError."""
     source = read_source(path, shown)
     lines = source.text.splitlines(keepends=True)
     linecache.cache[str(path)] = len(source.text), None, lines, str(path)  # a notebook's lines are not the file's
-    package = ".".join(path.parent.relative_to(folder).parts)
-    sys.argv = [str(path)]
+    module = types.ModuleType(path.stem if path.stem not in sys.modules else "solution")
+    module.__file__, module.__package__ = str(path), ".".join(path.parent.relative_to(base).parts)
+    sys.modules[module.__name__], sys.argv = module, [str(path)]
+    names = list_defined(source.tree) & {*CLASSES}
     with contextlib.suppress(BaseException):
-        module = run_code(select_needed(source.tree, names), path, package)
-        if all(hasattr(module, name) for name in names):
+        exec(compile(select_needed(source.tree, names), str(path), "exec", dont_inherit=True), module.__dict__)
+        if names <= module.__dict__.keys():
             return module
     try:
-        return run_code(source.tree, path, package)
+        exec(compile(source.tree, str(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         numbers = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = f"line {numbers[-1]} raises " if numbers else ""
-        message = " ".join(str(error).split())[:200]
-        raise UserError(f"{shown} cannot be imported: {line}{type(error).__name__}: {message} ({MAIN_GUARD}).") from None
-
-
-def run_code(tree, path, package):
-    """Run a syntax tree as the module of a file, and return the module."""
-    name = path.stem if path.stem not in sys.modules else "solution"
-    module = types.ModuleType(f"{package}.{name}" if package else name)
-    module.__file__, module.__package__ = str(path), package
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(tree, str(path), "exec", dont_inherit=True), module.__dict__)
-    except BaseException:
-        del sys.modules[module.__name__]
-        raise
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{shown} cannot be imported: {line}{text} ({MAIN_GUARD}).") from None
     return module

@@ -55,9 +55,7 @@ def make_reviews(words, tokens, starts, labels=None):
 def find_source(data_dir):
     """Return the archive or the extracted folder at `data_dir`. Download the archive if a folder has neither.
 
-    Raises:
-        UserError: `data_dir` does not exist.
-        DownloadError: the archive cannot be downloaded.
+    Raises UserError if `data_dir` does not exist, and DownloadError if the archive cannot be downloaded.
     """
     place = Path(data_dir)
     for folder in (place, place / "aclImdb"):
@@ -109,16 +107,6 @@ def content_digest(files, labels):
     return digest.hexdigest()
 
 
-def verify(files, source, parts):
-    """Raise UserError if the reviews are not the unaltered ones of IMDB."""
-    is_right = content_digest(files, ("neg", "pos")) == LABELLED_SHA256
-    if is_right and parts >= UNLABELLED:
-        is_right = content_digest(files, ("unsup",)) == UNLABELLED_SHA256
-    if not is_right:
-        raise UserError(f"{source} does not hold the unaltered reviews of the Large Movie Review Dataset (found "
-                        f"{len(files):,} files); download it from {ARCHIVE_URL}.")
-
-
 def read_reviews(source, parts=LABELLED):
     """Read, verify and tokenize an archive or an extracted folder; return `Reviews`, sorted by the names of the files.
 
@@ -129,8 +117,12 @@ def read_reviews(source, parts=LABELLED):
     lists = {}
     for name in [name for name in files if "/urls_" in name]:
         lists[name] = files.pop(name).splitlines()
-    if not is_sample(source):
-        verify(files, source, parts)
+    is_right = is_sample(source) or content_digest(files, ("neg", "pos")) == LABELLED_SHA256
+    if parts >= UNLABELLED:
+        is_right = is_right and content_digest(files, ("unsup",)) == UNLABELLED_SHA256
+    if not is_right:
+        raise UserError(f"{source} does not hold the unaltered reviews of the Large Movie Review Dataset (found "
+                        f"{len(files):,} files); download it from {ARCHIVE_URL}.")
     names = sorted(files)
     labels, stars, movies = [], [], []
     for name in names:
@@ -139,7 +131,7 @@ def read_reviews(source, parts=LABELLED):
         stars.append(int(rating))
         line = lists[f"{part}/urls_{kind}.txt"][int(number)]
         movies.append(line.rstrip(b"/").removesuffix(b"/usercomments"))
-    words, tokens, starts = tokenize(files[name].decode(errors="replace") for name in names)
+    words, tokens, starts = tokenize([files[name].decode(errors="replace") for name in names])
     test = np.array([name.startswith("test/") for name in names])
     movie_numbers = pd.factorize(np.array(movies, object))[0]
     return Reviews(words, tokens, starts, np.array(labels), np.array(stars, np.int8), movie_numbers, test)

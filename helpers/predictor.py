@@ -22,7 +22,7 @@ DRAWS = 4  # sets of excerpts from which the calibration is learned
 
 
 def network_class(name):
-    """Return a class of `models.py`. Raises UserError if there is none of this name."""
+    """Return a class of `models.py`. Raises UserError if it has no class of this name."""
     if not hasattr(models, name):
         raise UserError(f"models.py has no class {name}; give your class this name, as in the exercise.")
     return getattr(models, name)
@@ -50,9 +50,7 @@ def without_docstrings(text):
 class Pipeline:
     """From tokenized reviews to a network: the steps of the exercise, which the bonus overrides.
 
-    Args:
-        settings: the settings of a run, a dict as in `metrics.json` and `model.pt`. Of "dropout" and "freeze", those
-            become None that the constructor in `models.py` does not take.
+    `settings` is a dict as in `metrics.json`. An optional setting that the network does not take becomes None.
     """
 
     parts = LABELLED  # the folders that are read from the archive
@@ -129,11 +127,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path, device="cpu"):
-        """Return what `save` wrote, and print a note if `models.py` has changed since.
-
-        Raises:
-            UserError: the file is damaged or of another version, or its weights do not fit `models.py`.
-        """
+        """Return what `save` wrote. Raises UserError if the file is damaged or its weights do not fit `models.py`."""
         saved = read_model(path, device)
         changed = not same_code(saved["models"], models_text())
         vocab = vocab_of_words(saved["words"], saved["features"])
