@@ -83,28 +83,16 @@ def parse_args(argv=None):
         parser.error("--dropout must be from 0 to below 1, and --seed from 0 to 4294967295")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device; leave out --device")
-    changed = [name for name, value in settings_of(args).items() if value != parser.get_default(name)]
-    used = make_pipeline(settings_of(args)).settings
-    for name in changed:
-        if used[name] is None:
+    chosen = settings_of(args) | {"seed": args.seed}
+    changed = {name: value for name, value in chosen.items() if value != parser.get_default(name)}
+    for name, value in make_pipeline(settings_of(args)).settings.items():
+        if value is None and name in changed:
             parser.error(f"the network in models.py has no argument {name}; leave out --{name}")
-    if args.out is None:
-        args.out = default_folder(args, changed)
+    if args.out is None:  # a folder of its own for each preset, data and choice of settings
+        data = ["on-sample"] if is_sample(args.data_dir) and args.preset != "sample" else []
+        args.out = "runs/" + "-".join([args.preset, *data, *(f"{name}{value}" for name, value in changed.items())])
     args.out = Path(args.out)
     return args
-
-
-def default_folder(args, changed):
-    """Return the folder of a run: its preset and the settings that differ from it, so that runs do not mix."""
-    parts = [args.preset]
-    if is_sample(args.data_dir) and args.preset != "sample":
-        parts.append("on-sample")
-    if args.seed != 42:
-        parts.append(f"seed{args.seed}")
-    for name in changed:
-        value = getattr(args, name)
-        parts.append(name.replace("_", "-") + ("" if value is True else str(value)))
-    return "runs/" + "-".join(parts)
 
 
 def settings_of(args):

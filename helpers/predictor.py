@@ -1,7 +1,10 @@
 """`model.pt`: a trained network with all that it needs to classify any text, and calibrated probabilities."""
 
 import ast
+import functools
 import inspect
+import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +38,11 @@ def models_text():
 
 def same_code(text, other):
     """Return whether two texts of Python modules differ at most in comments, docstrings and layout."""
-    return ast.dump(without_docstrings(text)) == ast.dump(without_docstrings(other))
-
-
-def without_docstrings(text):
-    """Return the syntax tree of a Python module without docstrings."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
+    trees = [ast.parse(text), ast.parse(other)]
+    for node in itertools.chain.from_iterable(map(ast.walk, trees)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return tree
+    return ast.dump(trees[0]) == ast.dump(trees[1])
 
 
 class Pipeline:
@@ -130,7 +128,7 @@ class Predictor:
         """Return what `save` wrote. Raises UserError if the file is damaged or its weights do not fit `models.py`."""
         saved = read_model(path, device)
         changed = not same_code(saved["models"], models_text())
-        vocab = vocab_of_words(saved["words"], saved["features"])
+        vocab = vocab_of_words(saved["words"].split("\n"), saved["features"])
         pipeline = make_pipeline(saved["settings"])
         pipeline.load_state(saved["bonus"], vocab)
         try:
@@ -142,13 +140,13 @@ class Predictor:
             raise UserError(f"the weights in {path} do not fit models.py, which has changed since they were trained; "
                             "train again, or put the old models.py back.") from error
         if changed:
-            print(f"note: models.py has changed since {path} was trained, but the weights fit")
+            print(f"note: models.py has changed since {path} was trained, but the weights fit", file=sys.stderr)
         return cls(model, vocab, pipeline, saved["data"], saved["calibration"])
 
     def save(self, path):
-        """Write everything that `load` needs. No name of a weight is assumed."""
+        """Write everything that `load` needs. It assumes no name of a weight. One text of words is read in no time."""
         content = {"version": VERSION, "models": models_text(), "data": self.data, "settings": self.pipeline.settings,
-                   "words": self.vocab.itos, "features": self.vocab.vectors.shape[1],
+                   "words": "\n".join(self.vocab.itos), "features": self.vocab.vectors.shape[1],
                    "weights": self.model.state_dict(), "calibration": list(self.calibration),
                    "bonus": self.pipeline.state()}
         with whole_file(path) as temporary:
@@ -179,6 +177,7 @@ class Predictor:
         self.calibration = fit(torch.cat(logits), np.concatenate(lengths), torch.cat(labels))
 
 
+@functools.cache
 def read_model(path, device="cpu"):
     """Return the content of a `model.pt` as a dict. Raises UserError if it is damaged or of another version."""
     with reading(path, "give a model.pt of this program, or train again."):

@@ -25,7 +25,7 @@ def classify(predictor, texts):
     reviews = make_reviews(*tokenize(texts))
     lengths = np.diff(reviews.starts)  # (texts,)
     if not lengths.any():
-        raise UserError("there is no text to classify; give a film review in English.")
+        raise UserError("found no text to classify; give a film review in English.")
     reviews = select(reviews, lengths > 0)
     probabilities = predictor.logits(reviews).double().sigmoid().tolist()
     known = known_shares(reviews, predictor.vocab).tolist()

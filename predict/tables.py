@@ -66,7 +66,7 @@ def find_column(rows, wanted, usual):
         if name in columns:
             return columns[name]
     if wanted:
-        raise UserError(f"there is no column {wanted}; the columns are {', '.join(columns)}.")
+        raise UserError(f"found no column {wanted}; the columns are {', '.join(columns)}.")
     return None
 
 

@@ -1,326 +1,290 @@
-"""The command generate_gpt2: prefixes, sampling, results, refusals, and weights from the hub or from here."""
+"""generate_gpt2.py: minGPT against transformers, ends of sentences, sampling, results, and substitutes.
 
+The tests that need minGPT run if the environment variable MINGPT_DIR names a clone of it.
+"""
+
+import io
 import json
-import re
+import os
 import shutil
+import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
+from tokenizers import ByteLevelBPETokenizer
 
 import generate_gpt2
-from generate_gpt2 import PREFIXES, ROUNDS, draw_sentences, parse_args
-from helpers.cli import UserError
+from generate_gpt2 import OWN_GPT, PREFIXES, find_mingpt, find_weights, first_sentence, load_weights
+from helpers import UserError, run
 from helpers.files import file_digest
-from helpers.gpt2 import mingpt, results, weights
-from helpers.gpt2.weights import LanguageModel
-from tests.tiny_gpt2 import BACKENDS, MINGPT, SETTINGS, make_tiny, only_tokenizer_json
-from tests.toy import ROOT, read_json, refused, run_python
 
-NOWHERE = "http://127.0.0.1:9"  # nothing listens there: refused at once
-ONE_PREFIX = ("--prefix", "My name")
-TRANSFORMERS = ("--backend", "transformers")
-CONFIG_URL = "/openai-community/gpt2/resolve/main/config.json"
-WEIGHTS_URL = "/openai-community/gpt2/resolve/main/model.safetensors"
+NOWHERE = "http://127.0.0.1:9"  # nothing listens there
+MINGPT = os.environ.get("MINGPT_DIR")
+needs_mingpt = pytest.mark.skipif(not MINGPT, reason="MINGPT_DIR does not name a clone of minGPT")
+MINGPT = MINGPT and Path(MINGPT).resolve()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def run(call):
-    """A function that runs the command: exit code, standard output, standard error."""
-    return partial(call, main=generate_gpt2.main)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A function that sets the hub's address; its cache is empty, and GitHub and minGPT are unavailable."""
-    def hub(url):
-        monkeypatch.setenv("HF_ENDPOINT", url)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    """Run each test in its own folder, on the CPU, without minGPT, and without a network."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(mingpt, "MINGPT_URL", f"{NOWHERE}/minGPT")
-    monkeypatch.setitem(sys.modules, "mingpt", None)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's library waits between its attempts
-    hub(NOWHERE)
-    return hub
-
-
-# ---- Prefixes
-
-def test_ten_default_prefixes_of_two_words():
-    options = [option for prefix in PREFIXES for option in ("--prefix", prefix)]
-    assert len(set(PREFIXES)) == 10
-    assert parse_args(options).prefix == PREFIXES
-    assert parse_args(["--prefix", "  Don't   go "]).prefix == ["Don't go"]
-    assert parse_args(["--prefix", "cafe\u0301 x\u0302"]).prefix == ["caf\u00e9 x\u0302"]
-    assert parse_args(["--prefix", "हिन्दी फ़िल्म"]).prefix == ["हिन्दी फ़िल्म"]
-
-
-@pytest.mark.parametrize("prefix", ["", " ", "Name", "My first name", "My !", "<|endoftext|> is", "My na\nme is",
-                                    "\u0301 is"])
-def test_other_prefixes_are_refused(prefix):
-    with pytest.raises(UserError, match="is not two words"):
-        parse_args(["--prefix", prefix])
-
-
-# ---- Sampling: with a stub instead of a network, whose tokens are bytes and whose end token is 0
-
-def draw_from(text_of):
-    """Call draw_sentences with a stub that writes `text_of(call, row)`; also return the batch size of each call."""
-    sizes = []
-
-    def generate(idx, do_sample, **settings):
-        sizes.append(len(idx))
-        new = [list(text_of(len(sizes), row).encode("utf-8")) for row in range(len(idx))]
-        new = [ids + [0] * (60 - len(ids)) for ids in new]
-        return torch.cat((idx, torch.tensor(new)), dim=1)
-
-    tokenizer = SimpleNamespace(encode=lambda text, **options: list(text.encode()),
-                                decode=lambda ids, **options: bytes(ids).decode("utf-8", errors="replace"))
-    language_model = LanguageModel(SimpleNamespace(generate=generate), tokenizer, "cpu", {0}, 100, 1.0, {"model": "x"})
-    return draw_sentences(language_model, ["My name", "It is"], SETTINGS, seed=1), sizes
-
-
-def complete(call, row):
-    return f" is {'ABCDE'[row]}na. This is the next"
-
-
-def partly_complete(call, row):
-    """Only three rows of the first call end; what follows the end token does not count."""
-    return f" is {call} {row}" + ".\0The end" * (call > 1 or row < 3)
-
-
-def never_complete(call, row):
-    """No sentence ends. Some characters cannot be printed, and row 0 contains no word."""
-    return f" and\x07 {call} and\ufffd {row}" if row > 0 else " ..."
-
-
-@pytest.mark.parametrize(("text_of", "sizes", "cut", "first"), [
-    (complete, [5, 5], False, "My name is Ana."),
-    (partly_complete, [5, 5, 2], False, "My name is 2 0."),
-    (never_complete, [5, 5] * ROUNDS, True, "My name and 2 and 1")])
-def test_incomplete_sentences_are_sampled_again_up_to_a_limit_and_then_marked(text_of, sizes, cut, first):
-    """There is one batch for each length of the prompts: "It is" is sampled first."""
-    sentences, called = draw_from(text_of)
-    assert called == sizes
-    assert [(one["prefix"], one["cut"]) for one in sentences] == [("My name", cut)] * 5 + [("It is", cut)] * 5
-    assert len({one["sentence"] for one in sentences}) == 10
-    assert sentences[0]["sentence"] == first
-
-
-def test_equal_sentences_are_refused_in_the_end():
-    with pytest.raises(UserError, match="only 1 different"):
-        draw_from(lambda call, row: " is Bob. The end")
-
-
-# ---- The whole command
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_command_writes_all(run, folder, tmp_path, backend):
-    code, out, _ = run("--weights", folder, "--backend", backend, "--mingpt-dir", MINGPT, "--top-k", 1000,
-                       "--max-new-tokens", 10, "--out", tmp_path / "out")
-    assert code == 0
-    assert out.count("\n") > 50
-    result = read_json(tmp_path / "out" / "gpt2_sentences.json")
-    assert result["model"] == folder.name
-    assert result["backend"] == backend
-    assert result["weights_sha256"] == file_digest(folder / "model.safetensors")
-    assert result["seed"] == 42
-    assert (result["settings"]["top_k"], result["settings"]["temperature"]) == (300, 1.0)
-    assert {"torch", "transformers", "python"} < set(result["versions"])
-    assert [one["prefix"] for one in result["sentences"][::5]] == PREFIXES
-    assert len({one["sentence"] for one in result["sentences"]}) == 50
-    table = (tmp_path / "out" / "gpt2_sentences.md").read_text(encoding="utf-8")
-    assert table.count("\n| ") == 51
-    assert folder.name in table
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
+    monkeypatch.setattr(generate_gpt2, "MINGPT_URL", f"{NOWHERE}/minGPT")
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
+        del sys.modules[name]  # so that each test imports its own minGPT
 
 
 @pytest.fixture
-def set_temperature(folder, tmp_path):
-    """A function that returns a copy of the folder whose generation config recommends a temperature."""
-    def set_temperature(temperature):
-        copy = shutil.copytree(folder, tmp_path / "copy")
-        (copy / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": temperature}))
-        return copy
-    return set_temperature
-
-
-@pytest.mark.parametrize(("recommended", "given", "used"), [
-    (0.7, [], 0.7), (0.7, ["--temperature", 2], 2.0), (0, [], 1.0)])
-def test_folder_may_recommend_a_temperature(run, set_temperature, tmp_path, recommended, given, used):
-    run("--weights", set_temperature(recommended), *TRANSFORMERS, *ONE_PREFIX, "--out", tmp_path, *given)
-    assert read_json(tmp_path / "gpt2_sentences.json")["settings"]["temperature"] == used
-
-
-@pytest.mark.parametrize("recommended", ["hot", -1, float("nan"), float("inf"), [1], {"a": 1}, 1e-9])
-def test_folder_with_an_unusable_temperature_is_refused(run, set_temperature, tmp_path, recommended):
-    error = refused(*run("--weights", set_temperature(recommended), *TRANSFORMERS, "--out", tmp_path / "out"))
-    assert "generation_config.json" in error
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_sentences_follow_the_seed(run, folder, tmp_path):
-    def sentences(seed):
-        run("--weights", folder, *TRANSFORMERS, *ONE_PREFIX, "--out", tmp_path, "--seed", seed)
-        return read_json(tmp_path / "gpt2_sentences.json")["sentences"]
-
-    assert sentences(1) == sentences(1) != sentences(2)
-
-
-def test_markdown_shows_the_text_as_it_is():
-    result = {"model": "gpt2", "parameters": 1, "weights": "w", "weights_sha256": "0", "backend": "mingpt", "seed": 1,
-              "settings": SETTINGS, "sentences": [{"prefix": "My name", "sentence": "a|b *c* <i>_", "cut": True}]}
-    assert r"| a\|b \*c\* \<i\>\_ *(cut)* |" in results.as_markdown(result)
-
-
-def test_results_are_whole_or_absent(monkeypatch, run, folder, tmp_path):
-    def fail(result):
-        raise OSError(28, "No space left on device", "table")
-
-    monkeypatch.setattr(results, "as_markdown", fail)
-    error = refused(*run("--weights", folder, "--out", tmp_path, *ONE_PREFIX, *TRANSFORMERS, "--max-new-tokens", 8))
-    assert "No space" in error
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("options", [
-    ["--prefix", "One"], ["--model", "gpt5"], ["--model", "gpt2", "--weights", "x"], ["--top-k", "0"], ["--bfloat16"],
-    ["--temperature", "nan"], ["--seed", "-1"], ["--max-new-tokens", "x"], ["--weights", "nowhere"]])
-def test_unusable_option(run, tmp_path, options):
-    refused(*run("--out", tmp_path / "out", *options))
-    assert not (tmp_path / "out").exists()
-
-
-def test_options_that_do_not_fit_the_folder(run, folder, tmp_path):
-    options = "--weights", folder, "--out", tmp_path
-    assert "room for 62 new tokens" in refused(*run(*options, *TRANSFORMERS, "--max-new-tokens", 64, *ONE_PREFIX))
-    error = refused(*run(*options, *TRANSFORMERS, "--prefix", f"My {'xq' * 1500}"))
-    assert "too long: it has 3,0" in error
-    assert len(error) < 250
-    assert "mingpt/model.py is missing" in refused(*run(*options, "--mingpt-dir", tmp_path))
-
-
-@pytest.mark.parametrize("content", ["import no_such_package", "class GPT(", "GTP = None", "class GPT: pass",
-                                     "def GPT(**options): 1 / 0"])
-def test_clone_of_mingpt_that_cannot_be_imported(monkeypatch, tmp_path, content):
-    (tmp_path / "mingpt").mkdir()
-    (tmp_path / "mingpt" / "__init__.py").touch()
-    (tmp_path / "mingpt" / "model.py").write_text(content, encoding="utf-8")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UserError, match=f"is not the minGPT .* at commit {mingpt.MINGPT_COMMIT}"):
-        mingpt.choose_gpt(None, tmp_path)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mingpt"]:
-        del sys.modules[name]
-
-
-# ---- Without a network, and with a server that answers as the Hugging Face hub does
-
-def test_own_gpt_replaces_gpt2(monkeypatch, run, hub, folder):
-    monkeypatch.setattr(weights, "OWN_GPT", folder)
-    code, out, _ = run("--max-new-tokens", 8, *ONE_PREFIX, "--out", "sentences")
-    assert code == 0
-    assert out.count("notice: ") == 2  # one for minGPT, one for gpt2
-    assert f"Using {folder.name} instead, a small GPT" in out
-    assert "it is not GPT-2" in out
-    result = read_json(Path("sentences", "gpt2_sentences.json"))
-    assert (result["model"], result["backend"]) == (folder.name, "transformers")
-    assert len(result["substitutes"]) == 2
-    assert out.splitlines()[-1] == f"SUBSTITUTES were used: {'; '.join(result['substitutes'])}."
-
-
-def test_only_ten_prefixes_are_written_without_out(run, folder, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)  # a clone in which somebody has trained has a folder runs/
-    code, out, _ = run("--weights", folder / "config.json", *TRANSFORMERS, "--max-new-tokens", 8, *ONE_PREFIX)
-    assert code == 0
-    assert "nothing was saved" in out.splitlines()[-1]
-    assert not Path("runs").exists()
-
-
-def test_what_was_asked_for_by_name_is_not_replaced(monkeypatch, run, hub, folder, tmp_path):
-    assert "--mingpt-dir" in refused(*run("--weights", folder, "--backend", "mingpt"))
-    for url in (NOWHERE, "127.0.0.1:9", "no address at all"):
-        hub(url)
-        assert "gpt2 is unavailable: " in refused(*run("--model", "gpt2", *TRANSFORMERS))
-    monkeypatch.setattr(weights, "OWN_GPT", tmp_path / "absent")
-    assert "--weights" in refused(*run())
-    assert not list(tmp_path.iterdir())
+def command(monkeypatch, capsys):
+    """A function that runs the command. It returns the exit code, and what was printed on standard output and error."""
+    def command(*options):
+        monkeypatch.setattr(sys, "argv", ["generate_gpt2.py", *map(str, options)])
+        try:
+            run(generate_gpt2.main)
+        except SystemExit as stop:
+            return stop.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+    return command
 
 
 @pytest.fixture
-def served(folder, tmp_path, server):
-    """A server with the tiny network and its tokenizer, as on the hub."""
-    served = Path(shutil.copytree(folder, tmp_path / "served"))
-    only_tokenizer_json(served)
-    server.files = {f"/openai-community/gpt2/resolve/main/{path.name}": path.read_bytes() for path in served.iterdir()}
-    server.headers = {"X-Repo-Commit": "c" * 40}
-    server.files["/elsewhere"] = server.files.pop(WEIGHTS_URL)
-    server.moved = {WEIGHTS_URL: "/elsewhere"}
-    return server
+def tiny(tmp_path):
+    """A function that writes a GPT-2 with random weights and its tokenizer into a folder; it returns the folder."""
+    def tiny(**settings):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        config = transformers.GPT2Config(**sizes | {"initializer_range": 0.3, "eos_token_id": 0} | settings)
+        folder = tmp_path / "tiny"
+        transformers.GPT2LMHeadModel(config).save_pretrained(folder, max_shard_size="50KB")
+        tokenizer = ByteLevelBPETokenizer()
+        tokenizer.train_from_iterator(PREFIXES, vocab_size=300, min_frequency=1, show_progress=False,
+                                      special_tokens=["<|endoftext|>"])
+        tokenizer.save_model(str(folder))
+        return folder
+    return tiny
 
 
-def test_gpt2_from_the_hub_and_then_from_its_cache(served, tmp_path):
-    """Each in its own process, in which warnings are errors."""
-    results = []
-    backend = ("--mingpt-dir", MINGPT) if (MINGPT / "mingpt").is_dir() else TRANSFORMERS
-    for endpoint, options in ((served.url, backend), (NOWHERE, TRANSFORMERS)):
-        code, out, err = run_python(
-            "-W", "error", ROOT / "generate_gpt2.py", "--max-new-tokens", 8, *ONE_PREFIX, "--out", "out", *options,
-            cwd=tmp_path, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=endpoint)
+@pytest.fixture
+def canned(monkeypatch):
+    """Replace the sampling by sentences that are made up."""
+    monkeypatch.setattr(generate_gpt2, "write_sentences", lambda model, tokenizer, prefix, settings:
+                        [f"{prefix} {word}." for word in "abcde"])
+
+
+def read_result(folder):
+    return json.loads(Path(folder, "gpt2_sentences.json").read_text(encoding="utf-8"))
+
+
+# ---- minGPT
+
+@needs_mingpt
+def test_mingpt_with_copied_weights_equals_transformers(tiny):
+    reference, _ = load_weights(tiny())
+    model = generate_gpt2.to_mingpt(reference, find_mingpt(MINGPT))
+    ids = torch.randint(300, (3, 64), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids)[0], reference(ids).logits, rtol=0, atol=1e-4)
+    prompt = ids[:, :5]
+    greedy = reference.generate(prompt, max_new_tokens=40, do_sample=False)
+    assert torch.equal(model.generate(prompt, max_new_tokens=40), greedy)
+
+
+@needs_mingpt
+def test_both_backends_write_the_same_sentences(command):
+    """The small GPT recommends a temperature; tiny differences of the logits do not change what is drawn."""
+    for backend in ("mingpt", "transformers"):
+        code, _, err = command("--weights", OWN_GPT, "--mingpt-dir", MINGPT, "--prefix", "This film",
+                               "--backend", backend, "--out", backend)
         assert code == 0, err
-        assert "notice" not in out
-        results.append(read_json(tmp_path / "out" / "gpt2_sentences.json"))
-    assert results[0]["model"] == "gpt2"
-    assert results[0]["weights_sha256"] == file_digest(tmp_path / "served" / "model.safetensors")
-    assert results[0]["sentences"] == results[1]["sentences"]
+        assert read_result(backend)["backend"] == backend
+    assert read_result("mingpt")["sentences"] == read_result("transformers")["sentences"]
 
 
-@pytest.mark.parametrize(("variable", "words"), [
-    ("HF_HUB_OFFLINE", "unset that variable"),
-    ("HF_TOKEN", r"\(status 401\); unset the token in HF_TOKEN")])
-def test_variables_of_the_hub(served, tmp_path, variable, words):
-    served.fault = "error 401"
-    code, out, err = run_python(ROOT / "generate_gpt2.py", "--model", "gpt2", *TRANSFORMERS, cwd=tmp_path,
-                                HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=f"{served.url}/", **{variable: "1"})
-    assert re.search(words, refused(code, out, err))
-    assert (CONFIG_URL in served.asked) == (variable == "HF_TOKEN")
-    assert served.asked == [] or variable == "HF_TOKEN"
+@needs_mingpt
+def test_network_that_mingpt_cannot_run(command, tiny):
+    code, _, err = command("--weights", tiny(n_inner=48), "--mingpt-dir", MINGPT)
+    assert code == 2
+    assert "--backend transformers" in err
 
 
-def test_interrupted_download_continues(run, hub, served, tmp_path):
-    hub(served.url)
-    served.fault = "once"
-    code, *_ = run("--model", "gpt2", "--max-new-tokens", 8, *ONE_PREFIX, *TRANSFORMERS, "--out", "out")
-    assert (code, served.fault) == (0, None)
-    assert served.asked.count("/elsewhere") == 3  # its size, the first half, the rest
-    result = read_json(Path("out", "gpt2_sentences.json"))
-    assert result["weights_sha256"] == file_digest(tmp_path / "served" / "model.safetensors")
+@pytest.mark.skipif(not shutil.which("git"), reason="no git")
+def test_mingpt_is_cloned_at_the_pinned_commit(monkeypatch, tmp_path):
+    def git(*options):
+        command = ["git", "-C", "origin", "-c", "user.name=a", "-c", "user.email=b", *options]
+        return subprocess.check_output(command, text=True).strip()
+
+    Path("origin", "mingpt").mkdir(parents=True)
+    git("init", "--quiet")
+    for content in ("GPT = 'pinned'", "GPT = 'newest'"):
+        Path("origin", "mingpt", "model.py").write_text(content)
+        git("add", ".")
+        git("commit", "--quiet", "-m", content)
+    assert find_mingpt() is None  # the address does not answer
+    monkeypatch.setattr(generate_gpt2, "MINGPT_URL", str(tmp_path / "origin"))
+    monkeypatch.setattr(generate_gpt2, "MINGPT_COMMIT", git("rev-parse", "HEAD^"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
+    assert find_mingpt() == "pinned"
 
 
-@pytest.mark.parametrize("fault", ["missing", "login", "breaks off", "stalls", "error 500"])
-def test_hub_that_does_not_deliver_the_files(run, hub, served, monkeypatch, tmp_path, fault):
-    hub(served.url)
-    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
-        monkeypatch.setattr(f"huggingface_hub.constants.{name}", 0.2)
-    served.fault = fault
-    if fault in ("missing", "login"):
-        served.fault, served.headers, served.moved = None, {}, {}
-        served.files = dict.fromkeys(served.files if fault == "login" else [], b"<html>Log in to this network</html>")
-    assert "error: gpt2 is unavailable: " in refused(*run("--model", "gpt2", "--out", "out"))
-    requests = served.asked.count(CONFIG_URL)
-    assert requests > (2 if fault in ("breaks off", "stalls") else 0)  # the library tries again
-    assert not list(tmp_path.rglob("snapshots/*/model.safetensors"))
-    assert not (tmp_path / "out").exists()
+# ---- The end of a sentence
+
+@pytest.mark.parametrize(("sentence", "rest"), [
+    ("He met Dr. Smith and Lt. Col. Ray in St. Louis at 5 p.m. to get a Ph.D. in law.", " Then he"),
+    ("He left the U.S. Army with J. K. Rowling and J.R.R. Tolkien.", " They were"),
+    ("He left the U.S.", " The army was"),
+    ("He paid $3.50, or 3.5 percent, for No. 5 of vol. two, etc. and lost!", " But he"),
+    ("He asked, \"Why me?\" and said, “I go. I do.”", " She was"),
+    ("He left.", " \"Why?\" she asked"),
+    ("He left (so they said.)", " The man"),
+    ("He left... and came?!", " Batman is"),
+    ("He saw... Batman, then...", " The man"),
+    ("He saw the film.", "It was long"),
+    ("He left in the U.S.", "\n"),
+    ("He said \"no.\"", "\u2028The man"),
+    ("He saw e.g. He-Man vs. The Thing, i. e. The Blob.", " The man"),
+    ("He took John's TV.", " Batman is"),
+    ("He left.", "<|endoftext|>the man"),
+])
+def test_sentence_ends(sentence, rest):
+    assert first_sentence(sentence + rest) == sentence
+
+
+@pytest.mark.parametrize("text", ["", "He", "He met Dr. Smith", "He paid 3.", "He has a Ph.D", "He left.",
+                                  "He said, \"I left. I am the man", "He (it rains. So he", "Yahoo! is big and"])
+def test_sentence_that_may_still_grow(text):
+    assert first_sentence(text) is None
+
+
+@pytest.mark.parametrize("text", ["He\nThe man left. It", "He is Dr.\n", "He said \"no.\nThe man", "He<|endoftext|>"])
+def test_line_that_ends_without_a_sentence(text):
+    assert first_sentence(text) == ""
+
+
+# ---- Sampling
+
+def test_growing_text_equals_plain_generation(monkeypatch):
+    """One text that grows in steps draws the same tokens as one call, and stops when its sentence is complete."""
+    model, tokenizer = load_weights(OWN_GPT)
+    monkeypatch.setattr(generate_gpt2, "SENTENCES", 1)
+    settings = {"top_k": 40, "temperature": 0.7}
+    steps = []
+    hook = model.register_forward_pre_hook(lambda *_: steps.append(1))
+    torch.manual_seed(1)
+    sentences = generate_gpt2.write_sentences(model, tokenizer, "This film", settings)
+    hook.remove()
+    torch.manual_seed(1)
+    prompt = torch.tensor([tokenizer.encode("This film")])
+    ids = model.generate(prompt, max_new_tokens=len(steps), do_sample=True, **settings)[0]
+    assert [first_sentence(tokenizer.decode(ids))] == sentences
+    assert first_sentence(tokenizer.decode(ids[:-8])) is None  # one step less is not enough
+
+
+class Scripted:
+    """A network and a tokenizer of bytes. Each call of `generate` returns the next texts, at the greatest length."""
+
+    lm_head = SimpleNamespace(weight=torch.zeros(1))
+
+    def __init__(self, *calls):
+        self.calls, self.sizes = iter(calls), []
+
+    def __call__(self, strings, return_tensors):
+        return {"input_ids": torch.tensor([list(string.encode()) for string in strings])}
+
+    def batch_decode(self, texts):
+        return [bytes(ids).decode(errors="replace") for ids in texts.tolist()]
+
+    def generate(self, texts, **settings):
+        self.sizes.append(len(texts))
+        return torch.tensor([list(text.ljust(64)) for text in next(self.calls)])
+
+
+def test_unusable_texts_are_drawn_again():
+    scripted = Scripted([b"It is a man. The", b"It is, well", b"It is.\nIt", b"It is \xff. The", b"It is a dog! The"],
+                        [b"It is a dog! The", b"It is a cat. The", b"It is new. The"],
+                        [b"It is so. The"])
+    sentences = generate_gpt2.write_sentences(scripted, scripted, "It is", {})
+    assert sentences == ["It is a man.", "It is a dog!", "It is a cat.", "It is new.", "It is so."]
+    assert scripted.sizes == [5, 3, 1]
+    scripted = Scripted(*[[b"It is so. The"] * 5] * 100)
+    with pytest.raises(UserError, match="only 1 sentences for 'It is'"):
+        generate_gpt2.write_sentences(scripted, scripted, "It is", {})
+
+
+# ---- Results
+
+def test_result_has_all_facts_and_follows_the_seed(command):
+    options = ("--weights", OWN_GPT, "--backend", "transformers", "--prefix", "This film")
+    for out, *others in (["a"], ["b"], ["c", "--seed", 1, "--temperature", 0.5, "--top-k", 9999]):
+        code, printed, _ = command(*options, "--out", out, *others)
+        assert code == 0
+        assert read_result(out)["sentences"][4]["sentence"] in printed
+    first, again, other = [read_result(folder) for folder in "abc"]
+    assert first["sentences"] == again["sentences"] != other["sentences"]
+    assert (first["model"], first["parameters"], first["backend"]) == ("gpt-reviews", 5240320, "transformers")
+    assert first["weights_sha256"] == file_digest(OWN_GPT / "model.safetensors")
+    assert first["settings"] == {"top_k": 40, "temperature": 0.7}  # as generation_config.json recommends
+    assert other["settings"] == {"top_k": 8000, "temperature": 0.5}  # the vocabulary has 8,000 tokens
+    assert {"device", "seed", "substitutes", "versions", "seconds", "date"} < set(first)
+    assert [set(one) for one in first["sentences"]] == [{"prefix", "sentence"}] * 5
+
+
+def test_only_ten_prefixes_are_written_without_out(command, tiny, canned):
+    folder = tiny()
+    options = ("--weights", folder, "--backend", "transformers")
+    _, printed, _ = command(*options, "--prefix", "My name")
+    assert "nothing was saved" in printed
+    assert not Path("runs").exists()
+    command(*options)
+    result = read_result("runs/gpt2")
+    assert [one["prefix"] for one in result["sentences"][::5]] == PREFIXES
+    digests = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+    assert len(digests) > 1  # the weights are sharded
+    assert result["weights_sha256"] == ", ".join(digests)
+    assert result["settings"]["temperature"] == 1.0  # no other is recommended
+
+
+# ---- Substitutes and refusals
+
+def test_substitutes_without_a_network(tmp_path):
+    """A real start: the cache of the hub's library is empty, and no address answers."""
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": NOWHERE, "https_proxy": NOWHERE}
+    script = Path(generate_gpt2.__file__).resolve()
+    done = subprocess.run([sys.executable, script, "--prefix", "My name", "--out", "out"], env=environment,
+                          capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    result = read_result("out")
+    assert (result["model"], result["backend"]) == ("gpt-reviews", "transformers")
+    assert len(result["substitutes"]) == 2
+    assert done.stdout.splitlines()[-1] == f"SUBSTITUTES were used: {'; '.join(result['substitutes'])}."
+
+
+def test_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
+    """The library's own attempts take half a minute."""
+    monkeypatch.setattr("transformers.utils.hub.cached_file", lambda name, file, local_files_only: f"cache/{file}")
+    assert find_weights() == ("gpt2", Path("cache"))
+    asked = []
+
+    def cached_file(name, file, local_files_only):
+        asked.append(local_files_only)
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", cached_file)
+    assert find_weights() == ("gpt-reviews", OWN_GPT)
+    assert asked == [True]
+
+
+@pytest.mark.parametrize("options", [["--prefix", "One"], ["--temperature", "0"], ["--weights", "nowhere"],
+                                     ["--weights", "incomplete"], ["--mingpt-dir", "nowhere"]])
+def test_unusable_options(command, options):
+    shutil.copytree(OWN_GPT, "incomplete", ignore=shutil.ignore_patterns("vocab.json"))
+    code, _, err = command("--weights", OWN_GPT, *options)
+    assert code == 2
+    assert options[-1] in err or options[0] in err or "two words" in err
+    assert not Path("runs").exists()

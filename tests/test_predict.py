@@ -1,193 +1,300 @@
-"""`predict`: answers, notes and refusals."""
+"""`python -m predict`: answers, tables, the choice of the network, and the page that explains an answer."""
 
-import io
+import gzip
 import json
-import math
+import os
 import re
+import subprocess
 import sys
-from types import SimpleNamespace
+from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-from helpers.inference import tables
-from helpers.inference.predictor import Predictor
-from tests.toy import ROOT, refused, run_python, train_toy
+import sentiment_analysis
+from helpers import UserError, run
+from helpers.imdb import make_reviews
+from helpers.predictor import Predictor
+from helpers.text import tokenize
+from predict import __main__ as command
+from predict import explain
+from predict.answers import Answer, classify
+from predict.explain import attention_weights, explanation_page, word_effects
+from predict.tables import read_table, write_table
 
-TEXTS = ["A wonderful and superb film.", "Dreadful , boring & awful<br /><br />AWFUL!", "the the the film"]
+ROOT = Path(__file__).parents[1]
+PRESETS = {"required": ["--sample"], "bonus": ["--preset", "bonus", "--data-dir", str(ROOT / "sample_reviews")]}
+TEXTS = ["A superb film.", "The plot is dull, and I was bored.", "xyzzy qwertz film", "!", "the film " * 300]
+AWKWARD = ['He said "no", twice;\tthen\r\nleft.', "a\u2028b\x85c\x0cd", "back\\slash \\n", " ", "'", "A film."]
 
 
-@pytest.fixture(scope="module", params=["required", "bonus"])
-def model(request, data, tmp_path_factory):
-    """A network trained on the toy data, without and with the bonus, which reads both ends of a text."""
-    return train_toy(data, tmp_path_factory.mktemp("runs"), request.param, "--preset", request.param, "--epochs",
-                     "6") / "model.pt"
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """The folder of a run of each preset on the sample."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name, options in PRESETS.items():
+        options = [*options, "--epochs", "1", "--cache-dir", str(folder / "cache"), "--out", str(folder / name)]
+        sentiment_analysis.train(sentiment_analysis.parse_args(options))
+    return folder
+
+
+@pytest.fixture(params=PRESETS)
+def predictor(networks, request):
+    return Predictor.load(networks / request.param / "model.pt")
 
 
 @pytest.fixture
-def ask(call, model, monkeypatch):
-    """A function that runs `predict` with the toy network, and with bytes on standard input."""
-    def ask(*options, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        return call("predict", "--model", model, *options)
-    return ask
+def call(monkeypatch, capsys):
+    """A function that runs a command line in this process; returns exit code, standard output and standard error."""
+    def call(*options):
+        monkeypatch.setattr(sys, "argv", ["predict", *map(str, options)])
+        try:
+            run(command.main)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+    return call
 
 
-def answers(out):
-    """Return label, probability in per cent, and text of each line."""
-    pattern = r"(positive|negative)  ( *[\d.]+)%  (?:hard to say: )?(.*)"
-    return [re.fullmatch(pattern, line).groups() for line in out.splitlines()]
+def as_reviews(*texts):
+    return make_reviews(*tokenize(texts))
 
 
-def test_one_aligned_line_for_each_text_from_any_source(ask, tmp_path):
-    code, out, err = ask(*TEXTS)
-    assert (code, err) == (0, "")
-    labels, percents, texts = zip(*answers(out), strict=True)
-    assert (labels[:2], texts) == (("positive", "negative"), tuple(TEXTS))
-    assert all(50 <= float(percent) <= 100 for percent in percents)
-    assert [line.index("%") for line in out.splitlines()] == [15] * 3
-    (tmp_path / "texts").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(TEXTS).encode() + b"\n")
-    assert ask("--file", tmp_path / "texts") == (0, out, "")
-    for options in ([], ["--file", "-"]):
-        assert ask(*options, stdin="\n".join(TEXTS).encode()) == (0, out, "")
+def test_answer_is_what_the_network_computes_for_the_text_alone(predictor):
+    logits = [predictor.logits(as_reviews(text)).item() for text in TEXTS]
+    for answer, logit in zip(classify(predictor, TEXTS), logits, strict=True):
+        assert answer.label == ("positive" if logit > 0 else "negative")
+        assert answer.probability == pytest.approx(1 / (1 + np.exp(-abs(logit))), abs=1e-5)
 
 
-def test_json_holds_text_label_and_probability(ask):
-    texts = [*TEXTS, 'Größe "quoted" \x1b[31m\u202e {} \\ \t']
-    code, out, _ = ask("--json", *texts)
-    found = [json.loads(line) for line in out.splitlines()]
-    assert (code, out.isascii(), "\x1b" in out) == (0, True, False)
-    assert [list(answer)[:5] for answer in found] == [["text", "label", "probability", "sure", "known"]] * 4
-    assert [answer["text"] for answer in found] == texts
-    assert [(answer["label"], f"{answer['probability']:6.1%}") for answer in found] == [
-        (label, f"{percent}%") for label, percent, _ in answers(ask(*texts)[1])]
+def test_notes_and_known_words(predictor):
+    answers = classify(predictor, [*TEXTS, "", " <br /> "])
+    vocab = set(predictor.vocab.itos)
+    for text, answer in zip(TEXTS, answers, strict=False):
+        words = re.findall("[a-z]+", text.lower())
+        known = np.mean([word in vocab for word in words]) if words else 0
+        assert answer.known == pytest.approx(known)
+        assert ("fewer than half" in str(answer.note)) == (known < 0.5)
+        assert ("tokens of the text are read" in str(answer.note)) == (len(words) == 600)
+    assert answers[5:] == [(None, None, False, None, None)] * 2
 
 
-@pytest.mark.parametrize(("probability", "sure"), [(0.5, False), (0.549, False), (0.551, True), (0.99, True)])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_hard_to_say_below_55_per_cent(ask, monkeypatch, probability, sure, sign):
-    logit = sign * math.log(probability / (1 - probability))
-    monkeypatch.setattr(Predictor, "logits", lambda predictor, reviews: torch.full((len(reviews.labels),), logit))
-    _, out, _ = ask("A film")
-    assert ("hard to say: A film" in out, "A film" in out) == (not sure, True)
-    assert json.loads(ask("--json", "A film")[1])["sure"] == sure
+@pytest.mark.parametrize("text", ["it is not a superb film , and dull", "superb", "superb " + "the plot " * 255])
+def test_effect_is_what_removing_the_word_does(predictor, monkeypatch, text):
+    monkeypatch.setattr(explain, "AT_ONCE", 7)
+    words, effects = text.split(), word_effects(predictor, as_reviews(text))
+    for i in (0, len(words) // 2, len(words) - 1):
+        without = " ".join(words[:i] + words[i + 1:])
+        logits = predictor.logits(as_reviews(text, without))
+        assert effects[i] == pytest.approx((logits[0] - logits[1]).item(), abs=1e-4)
 
 
-def test_notes_on_cut_texts_unknown_words_and_blank_lines(ask, model):
-    long = "wonderful " * 20 + "the " * 30
-    part = "first 25 tokens"
-    if "bonus" in str(model):
-        part = "first 12 and last 13 tokens, and the n-grams of the whole text,"
-    lines = ["", "  ", "a film", long, "a " * 25, "日本語 の 映画", long, "xyzzy"]
-    code, out, err = ask(stdin="\n".join(lines).encode())
-    assert (code, len(answers(out))) == (0, 6)
-    assert err == ("note: skipped blank texts: 2\n"
-                   f"note: only the {part} were read: text 4, 7\n"
-                   "note: the network knows fewer than half of the words: text 6, 8\n")
+def test_attention_is_that_of_the_first_block(networks):
+    predictor = Predictor.load(networks / "required" / "model.pt")
+    words = ["a", "superb", "film"]
+    x = predictor.model.embedding(torch.tensor([predictor.vocab.stoi[word] for word in words]))
+    attention = predictor.model.blocks[0].attention
+    expected = torch.softmax(attention.W_q(x) @ attention.W_k(x).T / x.shape[1] ** 0.5, dim=1)
+    found = attention_weights(predictor, as_reviews(" ".join(words)), 3)
+    np.testing.assert_allclose(np.array(found) / 10_000, expected.detach(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("ends", "blank"), [
-    ("\r", 0), ("\r\n", 0), ("\n", 0), ("\x0b", 0), ("\x0c", 0), ("\x1e", 0), ("\x85", 0), ("\u2028", 0), ("\n\r", 3)])
-def test_lines_end_as_in_editors(ask, tmp_path, ends, blank):
-    content = "".join(text + ends for text in TEXTS).encode()
-    (tmp_path / "texts.txt").write_bytes(content)
-    _, expected, _ = ask(*TEXTS)
-    note = f"note: skipped blank texts: {blank}\n" * bool(blank)
-    assert ask("--file", tmp_path / "texts.txt") == ask(stdin=content) == (0, expected, note)
+class OtherAttention(nn.Module):
+    def __init__(self, layer, weights):
+        super().__init__()
+        self.layer, self.weights = layer, weights
+
+    def forward(self, x, mask=None):
+        return self.layer(x, mask)
 
 
-BAD_TEXTS = {"x" * 1001: "has more than 1,000 characters without a space", "a\0film": "is binary data",
-             "<b></b>": "is empty"}
+@pytest.mark.parametrize("weights", [None, torch.zeros(3), lambda x, mask: x], ids=["none", "tensor", "features"])
+def test_page_of_a_network_that_does_not_tell_its_attention(predictor, weights):
+    expected = Page(explanation_page(predictor, "A superb film.")).words
+    predictor.model.blocks[0].attention = OtherAttention(predictor.model.blocks[0].attention, weights)
+    page = Page(explanation_page(predictor, "A superb film."))
+    assert (page.data["weights"], page.words) == (None, expected)
 
 
-@pytest.mark.parametrize(("bad", "reason"), BAD_TEXTS.items(), ids=BAD_TEXTS.values())
-def test_text_without_an_answer_leaves_the_others(ask, bad, reason):
-    texts = [*TEXTS, bad, "a film"]
-    _, expected, notes = ask(*TEXTS, "a film")
-    code, out, err = ask(*texts)
-    assert (code, err) == (0, notes + f"note: no answer, because the text {reason}: text 4\n")
-    lines = out.splitlines()
-    assert lines[:3] + lines[4:] == expected.splitlines()
-    assert (lines[3][:18].strip(), lines[3][18:19]) == ("", bad[0])
-    code, out, err = ask("--json", *texts)
-    empty = dict.fromkeys(["label", "probability", "known"])
-    assert json.loads(out.splitlines()[3]) == {"text": bad, "sure": False, **empty,
-                                               "note": f"no answer, because the text {reason}"}
+class Page(HTMLParser):
+    """What a page shows: pairs of word and attributes, and what its script reads."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.words, self.tags, self.attributes, self.content = [], [], {}, content
+        self.feed(content)
+        self.data = json.loads(re.search("const data = (.*);", content)[1])
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes = dict(attributes)
+
+    def handle_data(self, data):
+        if "data-effect" in self.attributes:
+            self.words.append((data, self.attributes))
+        self.attributes = {}
 
 
-def test_hint_at_file_for_the_name_of_a_file(ask, tmp_path, monkeypatch):
+def test_page_shows_words_effects_and_attention(predictor):
+    text = "It is not a Xyzzy film, and dull."
+    page, effects = Page(explanation_page(predictor, text)), word_effects(predictor, as_reviews(text))
+    assert [word for word, _ in page.words] == ["it", "is", "not", "a", "xyzzy", "film", ",", "and", "dull", "."]
+    for (word, attributes), effect in zip(page.words, effects, strict=True):
+        marks = ["positive" if effect > 0 else "negative"] + ["unknown"] * (word not in predictor.vocab.itos)
+        assert (attributes["class"].split(), attributes["tabindex"]) == (marks, "0")
+        assert float(attributes["data-effect"]) == pytest.approx(effect, abs=0.00501)
+    shades = [float(attributes["style"].removeprefix("--shade: ")) for _, attributes in page.words]
+    np.testing.assert_allclose(shades, np.abs(effects) / max(np.abs(effects).max(), 0.1), atol=0.00501)
+    assert page.data["read"] == list(range(10))
+    np.testing.assert_allclose(np.sum(page.data["weights"], axis=1), 10_000, atol=10)
+
+
+def test_page_of_a_long_text_marks_what_is_not_read(predictor):
+    max_len = predictor.pipeline.settings["max_len"]
+    page = Page(explanation_page(predictor, "the film " * 255))
+    cut = [i for i, (_, attributes) in enumerate(page.words) if "cut" in attributes["class"]]
+    assert sorted(cut + page.data["read"]) == list(range(510))
+    assert (np.shape(page.data["weights"]), len(page.content) < 1_500_000) == ((max_len, max_len), True)
+    with pytest.raises(UserError, match="3,001 tokens"):
+        word_effects(predictor, as_reviews("film " * 3001))
+
+
+@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script> $title ${x}",
+                                  'x" onmouseover="alert(1)', "&lt;svg onload=alert(1)&gt; </span>"])
+def test_text_is_not_markup_and_the_page_loads_nothing(networks, text):
+    predictor = Predictor.load(networks / "required" / "model.pt")
+    page, plain = Page(explanation_page(predictor, text)), Page(explanation_page(predictor, "film"))
+    reviews = as_reviews(text)
+    assert [word for word, _ in page.words] == [reviews.words[token] for token in reviews.tokens]
+    assert sorted(page.tags) == sorted(plain.tags + ["span"] * (len(page.words) - 1))
+    assert not re.search(r"https?:|\ssrc=|url\(|@import|fetch\(", plain.content)
+
+
+WRITERS = {
+    "csv": lambda table, path: table.to_csv(path, index=False),
+    "tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
+    "csv.gz": lambda table, path: table.to_csv(path),
+    "tsv.gz": lambda table, path: table.to_csv(path, index=False, sep="\t"),
+    "CSV": lambda table, path: table.to_csv(path, index=False, sep=";", encoding="utf-8-sig"),
+    "jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False)}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_tables_are_read_from_pandas_and_by_pandas(tmp_path, kind):
+    WRITERS[kind](pd.DataFrame({"review": AWKWARD, "label": "1"}), tmp_path / f"in.{kind}")
+    rows = read_table(tmp_path / f"in.{kind}")
+    assert [(row["review"], row["label"]) for row in rows] == [(text, "1") for text in AWKWARD]
+    write_table(tmp_path / f"out.{kind}", [row | {"predicted_label": None} for row in rows])
+    read = {"jsonl": pd.read_json, "tsv": pd.read_table}.get(kind.removesuffix(".gz"), pd.read_csv)
+    found = read(tmp_path / f"out.{kind}", **({"lines": True} if kind == "jsonl" else {}))
+    assert (found["review"].tolist(), found["predicted_label"].isna().all()) == (AWKWARD, True)
+
+
+def test_lines_and_quotes_that_are_characters(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffone\x85one\u2028one\x0cone\r\n\rtwo\nthree".encode())
+    assert [row["text"] for row in read_table(tmp_path / "a.txt")] == ["one\x85one\u2028one\x0cone", "", "two", "three"]
+    (tmp_path / "a.tsv").write_text('id\treview\n"1_8"\t"A \\"fine\\" film."\n"2_3"\t"Dull\n', encoding="utf-8")
+    assert [row["review"] for row in read_table(tmp_path / "a.tsv")] == ['"A \\"fine\\" film."', '"Dull']
+
+
+DAMAGED = {"a.csv": b'review,label\n"A film" is,1\n', "b.csv": b"review,label\nA film, a good one,1\n",
+           "c.csv": b'review,label\n"never closed,1\n', "d.csv": b"review\ncaf\xe9\n", "e.csv": b"review\n",
+           "a.csv.gz": gzip.compress(b"review\nfilm\n" * 99)[:-12], "b.csv.gz": b"no gzip", "a.txt": b" \n\n",
+           "a.jsonl": b'{"text": "a"\n', "b.jsonl": b'["a film"]\n', "a.xlsx": b"PK", "f.csv": b"words\nA film\n"}
+
+
+@pytest.mark.parametrize("name", [*DAMAGED, "missing.csv"])
+def test_damaged_table_is_refused_in_one_sentence(call, tmp_path, networks, name):
+    if name in DAMAGED:
+        (tmp_path / name).write_bytes(DAMAGED[name])
+    out = tmp_path / "out.csv"
+    code, _, err = call("--file", tmp_path / name, "--model", networks / "required", "--out", out)
+    assert (code, err.count("error: "), err.count("\n"), out.exists()) == (2, 1, 1, False)
+
+
+@pytest.mark.parametrize(("cells", "accuracy"), [
+    ("positive negative", "100.00% on 2"), ("POS Pos", "50.00% on 2"), ("0 1", "0.00% on 2"),
+    ("1.0 -", "100.00% on 1"), ("1 2", None), ("positive neutral", None), ("- -", None)])
+def test_accuracy_needs_labels_and_nothing_else(cells, accuracy):
+    cells = [cell.strip("-") for cell in cells.split()]
+    line = command.describe_accuracy([Answer("positive", 0.9), Answer("negative", 0.8)], cells)
+    assert line.startswith(f"accuracy {accuracy} labelled" if accuracy else "accuracy unknown")
+
+
+def test_table_gets_two_columns_and_an_accuracy(call, networks, tmp_path):
+    table = pd.DataFrame({"Text": [TEXTS[0], None, TEXTS[1]], "stars": [1, 2, 3], "label": ["pos", "neg", "neg"]})
+    table.to_csv(tmp_path / "in.csv", index=False)
+    options = "--file", tmp_path / "in.csv", "--model", networks / "required", "--out", tmp_path / "new" / "out.csv"
+    code, out, _ = call(*options)
+    expected = classify(Predictor.load(networks / "required" / "model.pt"), TEXTS[:2])
+    found = pd.read_csv(tmp_path / "new" / "out.csv", keep_default_na=False)
+    assert found["predicted_label"].tolist() == [expected[0].label, "", expected[1].label]
+    assert float(found["predicted_probability"][2]) == pytest.approx(expected[1].probability)
+    right = [expected[0].label == "positive", expected[1].label == "negative"]
+    assert (code, out) == (0, f"accuracy {np.mean(right):.2%} on 2 labelled texts\n")
+    assert "unknown" in call(*options, "--label-column", "Stars")[1]
+    assert "no column reviews" in call(*options, "--column", "reviews")[2]
+
+
+def test_answers_as_lines_and_as_json(call, networks, monkeypatch):
+    model = networks / "required"
+    monkeypatch.setattr(Predictor, "logits", lambda predictor, reviews: torch.tensor([-3.0, 0.1]))
+    code, out, err = call("--model", model, "A film\nto  sleep", "a film " * 20, "")
+    assert out.splitlines()[0] == "negative   95.3%  A film to sleep"
+    assert out.splitlines()[1] == "positive   52.5%  hard to say: " + ("a film " * 20)[:59] + "…"
+    assert (code, out.splitlines()[2].strip(), err.count("SAMPLE")) == (0, "no text", 1)
+    first, second = call("--model", model / "model.pt", "--json", "A film", "qwertz xyzzy")[1].splitlines()
+    assert json.loads(first) == {"text": "A film", "label": "negative", "probability": pytest.approx(0.9526, abs=1e-4),
+                                 "sure": True, "known": 1.0, "note": None}
+    assert (json.loads(second)["sure"], json.loads(second)["known"]) == (False, 0.0)
+
+
+def test_notes_on_texts_that_are_probably_something_else(call, networks, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.txt").write_text("A film\n", encoding="utf-8")
-    code, out, err = ask("A film", "a.txt", "b.txt", ".")
-    assert (code, out.count("\n"), err.count("--file")) == (0, 4, 1)
-    assert "for the content, use --file a.txt\n" in err
+    (tmp_path / "a.txt").touch()
+    model = "--model", networks / "required"
+    assert "--file a.txt" in call(*model, "a.txt")[2]
+    assert "in quotes" in call(*model, "A", "superb", "film.")[2]
+    assert "in quotes" not in call(*model, "A film.", "superb")[2] + call(*model, "Superb")[2]
 
 
-@pytest.mark.parametrize(("step", "words"), [("logits", "split the input"), ("from_saved", "not enough memory")])
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()], ids=type)
-def test_full_memory_is_refused(ask, monkeypatch, model, error, step, words):
-    def fail(*arguments):
-        raise error
-    loaded = Predictor.load(model)
-    if step == "logits":
-        monkeypatch.setattr(Predictor, "load", lambda path: loaded)
-    monkeypatch.setattr(Predictor, step, fail)
-    assert words in refused(*ask("A film"))
+def test_bundled_network_only_with_its_own_models_py(call, networks, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "BUNDLED", tmp_path / "bundled.pt")
+    saved = torch.load(networks / "required" / "model.pt")
+    torch.save(saved | {"models": "# of my own\n" + saved["models"]}, command.BUNDLED)
+    assert command.find_model() == command.BUNDLED
+    torch.save(saved | {"models": saved["models"] + "\nx = 1\n"}, command.BUNDLED)
+    assert call("A film")[0] == 2
+    for age, name in enumerate(["new", "old"]):
+        path = tmp_path / "runs" / name / "model.pt"
+        path.parent.mkdir(parents=True)
+        torch.save(saved, path)
+        os.utime(path, (1e9 - age, 1e9 - age))
+    code, _, err = call("A film")
+    assert (code, "runs/new/model.pt" in err) == (0, True)
 
 
-def test_note_on_a_network_trained_on_the_sample(call, model, tmp_path):
-    torch.save(torch.load(model) | {"data": "SAMPLE"}, tmp_path / "model.pt")
-    code, _, err = call("predict", "--model", tmp_path / "model.pt", "A film")
-    assert (code, "SAMPLE" in err) == (0, True)
+@pytest.mark.parametrize("options", [
+    [], ["film", "--file", "a.csv"], ["film", "--out", "a.xlsx"], ["film", "--json", "--out", "a.csv"],
+    ["film", "--explain", "a.png"], ["one", "two", "--explain", "a.html"], ["film", "--model", "nowhere"], ["", " "]])
+def test_wrong_options_are_refused(call, networks, options):
+    code, out, err = call("--model", networks / "required", *options)
+    assert (code, out, len(re.findall("error: ", err))) == (2, "", 1)
 
 
-def test_shown_text_is_short_and_cannot_move_the_cursor(ask):
-    _, out, _ = ask("--", "--a film", "The\x1b[2J film\r\n was \u202ewonderful\x07 " + "x " * 100)
-    (_, _, dash), (_, _, shown) = answers(out)
-    assert dash == "--a film"
-    assert shown.startswith("The [2J film was wonderful x x")
-    assert (len(shown), shown[-1]) == (60, "…")
-
-
-def test_million_words(ask):
-    code, out, err = ask(stdin=b"wonderful film " * 500_000)
-    assert (code, [label for label, *_ in answers(out)], "only the" in err) == (0, ["positive"], True)
-
-
-@pytest.mark.parametrize(("options", "stdin", "word"), [
-    ([""], b"", "text 1 is empty"), ([" \n ", "\0"], b"", "text 1 is empty"),
-    (["<br /><br />"], b"", "text 1 is empty"), ([], b"", "no text"), ([], b"\n \n", "no text"),
-    ([], b"a film\n\xff\xfe\x00\n", "line 2 is not UTF-8"), ([], b"a\0film", "text 1 is binary data"),
-    (["caf\udce9"], b"", "text 1 is binary data"),
-    (["x" * 1001], b"", "text 1 has more than 1,000 characters without a space"),
-    ([], b"\xff\r\r\x85", "line 1 is not UTF-8"), ([], "a\r\u2028b\x85".encode() + b"\xff", "line 4 is not UTF-8"),
-    (["--file", "a.txt", "--file", "b.txt"], b"", "--file is given twice"), (["--file="], b"", "the path is empty"),
-    (["a film", "--file", __file__], b"", "TEXT and --file cannot be combined"),
-    (["--out", "o.csv", "--json", "a film"], b"", "--out and --json cannot be combined"),
-    (["--file", "nowhere"], b"", "cannot open nowhere: No such file"),
-    (["--file", "/"], b"", "Is a directory"), (["--file", sys.executable], b"", "not UTF-8"),
-    (["--file", "/dev/zero"], b"", "more than 10,000,000 bytes"), (["--colour", "x"], b"", "--colour"),
-    (["x", "--model", "nowhere/model.pt"], b"", "train first"),
-    (["--explain", "why.png", "x"], b"", "a name that ends in .html"),
-    (["--explain", "why.html", "a film", "another"], b"", "one text, not 2")])
-def test_bad_input_is_refused(call, monkeypatch, options, stdin, word):
-    monkeypatch.setattr(tables, "LARGEST_INPUT", 10_000_000)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-    assert word in refused(*call("predict", *options))
-
-
-@pytest.mark.parametrize("stdin", [SimpleNamespace(isatty=lambda: True), None], ids=["terminal", "none"])
-def test_no_input_from_a_terminal(call, monkeypatch, stdin):
-    monkeypatch.setattr(sys, "stdin", stdin)
-    assert "no text" in refused(*call("predict"))
-
-
-def test_whole_command_from_any_folder(tmp_path):
-    """The bundled network answers, and no module is imported that it does not need."""
-    _, out, err = run_python("-X", "importtime", ROOT / "sentiment_analysis.py", "predict", "A superb film.",
-                             cwd=tmp_path)
-    assert re.fullmatch(r"positive   \d\d\.\d%  A superb film\.\n", out)
-    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+def test_whole_command(networks, tmp_path):
+    """The module runs, writes the page, and does not import what would make the start slower."""
+    options = ["A superb film.", "--model", networks / "required", "--explain", tmp_path / "why.html"]
+    process = subprocess.run([sys.executable, "-X", "importtime", "-m", "predict", *options], cwd=ROOT,
+                             capture_output=True, text=True, encoding="utf-8", check=True)
+    assert re.fullmatch(r"(positive|negative)   \d\d\.\d%  (hard to say: )?A superb film\.\n", process.stdout)
+    assert Page((tmp_path / "why.html").read_text(encoding="utf-8")).words[1][0] == "superb"
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert {"torch", "spacy"} <= imported
     assert not imported & {"matplotlib", "sklearn", "transformers"}
-    assert not list(tmp_path.iterdir())
