@@ -1,104 +1,117 @@
-"""Measure what each part of the bonus contributes: validation metrics with one part left out at a time.
+"""Measure what each part contributes: the bonus without one of its parts, and runs with another `models.py`.
 
-    python -m benchmarks.ablation --data-dir .data        about 12 minutes for a row and seed on one core
+    python -m benchmarks.ablation                      about 15 minutes for a part and seed on one core
+    python -m benchmarks.ablation --networks RUN...    seconds; RUN is the folder of a run with another `models.py`
 
-20 % of the training reviews are the validation set. They are about other films, and they are the same for all rows and
-seeds. The test reviews are not used. Finished trainings are kept in `runs/ablation/`, so that an interrupted ablation
-continues where it was stopped. For comparison, the logistic regression on n-grams is measured without a network.
+Parts of the bonus: 20 % of the training reviews are the validation set. They are about other films, and they are the
+same for all rows and seeds. The test reviews are not used. Expect a loss of .187, and up to .014 more without a part.
+Finished trainings are kept in `runs/ablation/`, so that an interrupted ablation continues.
 """
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from sklearn.linear_model import LogisticRegression
+from torch import nn
 
-from benchmarks.common import data_parser, print_table, write_result
-from benchmarks.seeds import SEEDS
-from helpers.cli import run_command
-from helpers.data.archive import find_source
-from helpers.data.batches import predict_logits
-from helpers.door import make_pipeline
-from helpers.evaluate import compute_metrics
+from benchmarks.common import data_parser, machine, mean_row, read_json, write_result
+from benchmarks.seeds import SEEDS, figures
+from helpers import keep_freed_memory, run
+from helpers.bonus import BonusPipeline
 from helpers.files import write_text
-from helpers.runtime import choose_device, describe_machine, keep_freed_memory
-from report.findings import mean_and_sd
-from sentiment_analysis import load_imdb_data, make_optimizer, preset, set_seed, train_epoch
+from helpers.predictor import Pipeline
+from sentiment_analysis import load_imdb_data, parse_args, run_epoch, set_seed, settings_of
 
-SETTINGS = replace(preset("bonus"), valid_share=0.2)
-ROWS = {"nothing": {}, "short texts": {"short_texts": False}, "region embeddings": {"regions": False},
-        "input dropout": {"input_dropout": 0.0}, "one-cycle schedule": {"one_cycle": False}}  # what is left out
+PARTS = ("nothing", "short texts", "region embeddings", "input dropout", "one-cycle schedule")
 
 
-def train_and_validate(settings, seed, source, args):
-    """Return the metrics on the validation reviews after the last epoch."""
-    device, pipeline = choose_device(args.device), make_pipeline(asdict(settings))
-    data = load_imdb_data(settings, source, args.cache_dir, device=device, pipeline=pipeline)
+class NoRegions(nn.Module):
+    """Replaces `Regions`: adds nothing to the word vectors."""
+
+    def forward(self, ids):
+        return 0.0
+
+
+class AblatedPipeline(BonusPipeline):
+    """The bonus without one of PARTS."""
+
+    def __init__(self, settings, left_out):
+        super().__init__(settings)
+        self.left_out = left_out
+
+    def train_loader(self, train_set):
+        """Return the batches to train on: without short texts, those of the exercise."""
+        kind = Pipeline if self.left_out == "short texts" else BonusPipeline
+        return kind.train_loader(self, train_set)
+
+    def build_model(self, vocab):
+        """Return a new network."""
+        model = super().build_model(vocab)
+        if self.left_out == "region embeddings":
+            model.regions = NoRegions()
+        if self.left_out == "input dropout":
+            model.input_dropout = nn.Identity()
+        return model
+
+    def make_scheduler(self, optimizer, steps):
+        """Return the schedule: without one cycle, the constant rate of the exercise."""
+        kind = Pipeline if self.left_out == "one-cycle schedule" else BonusPipeline
+        return kind.make_scheduler(self, optimizer, steps)
+
+
+def train_and_validate(pipeline, seed, args):
+    """Return the metrics of the last epoch, as in `metrics.json`. `args` are the options of a run."""
+    data = load_imdb_data(args, pipeline)
     set_seed(seed)
-    model = pipeline.build_model(data.vocab).to(device)
-    optimizer = make_optimizer(model, settings.lr)
-    scheduler = pipeline.make_scheduler(optimizer, settings.epochs * len(data.train_loader))
-    for epoch in range(settings.epochs):
-        train_epoch(model, data.train_loader, optimizer, scheduler, f"epoch {epoch + 1}")
-    return compute_metrics(predict_logits(model, data.valid_loader, "validation"), data.valid_set.labels)
+    model = pipeline.build_model(data.vocab).to(args.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    scheduler = pipeline.make_scheduler(optimizer, args.epochs * len(data.train_loader))
+    epochs = [run_epoch(epoch, model, data, optimizer, scheduler) for epoch in range(1, args.epochs + 1)]
+    return epochs[-1]
 
 
-def load_or_train(left_out, seed, source, args):
-    """Return the metrics of a row and seed, from `runs/ablation/` if an earlier call with these settings left them."""
-    settings = replace(SETTINGS, bonus=replace(SETTINGS.bonus, **ROWS[left_out]))
+def load_or_train(left_out, seed, args):
+    """Return the figures of a part and seed, from `runs/ablation/` if an earlier call left them there."""
     path = Path("runs", "ablation", f"{left_out.replace(' ', '-')}-{seed}.json")
-    if path.exists():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["settings"] == asdict(settings):
-            return saved
-    metrics = train_and_validate(settings, seed, source, args)
-    write_text(path, json.dumps(metrics | {"settings": asdict(settings)}) + "\n")
-    return metrics
+    settings = settings_of(args)
+    if not path.exists() or read_json(path)["settings"] != settings:
+        print(f"without {left_out}, seed {seed}", flush=True)
+        last_epoch = train_and_validate(AblatedPipeline(settings, left_out), seed, args)
+        write_text(path, json.dumps({"settings": settings, "last_epoch": last_epoch}) + "\n")
+    last_epoch = read_json(path)["last_epoch"]
+    return {"validation accuracy, %": 100 * last_epoch["valid_accuracy"], "validation loss": last_epoch["valid_loss"]}
 
 
-def linear_model(source, args):
-    """Return the validation metrics of the logistic regression on n-grams.
+def measure_parts(args):
+    """Return the result of the bonus without each part. `args` are the options of a run."""
+    rows = []
+    for left_out in PARTS:
+        of_seeds = [load_or_train(left_out, seed, args) for seed in SEEDS]
+        rows.append({"left out": left_out} | mean_row(of_seeds))
+    return {"rows": rows, "device": args.device, "machine": machine()}
 
-    A channel of the network holds the sum of its values over a text. A second regression on this sum finds the
-    intercept. It is fitted to the training reviews, whose sums come from models that have not seen the film.
-    """
-    pipeline = make_pipeline(asdict(SETTINGS))
-    data = load_imdb_data(SETTINGS, source, args.cache_dir, pipeline=pipeline)
-    train_set, valid_set = data.train_set, data.valid_set
-    kinds = pipeline.table.values.shape[1]
-    column = 3 * kinds  # follows the values of the 1-, 2- and 3-gram, see `NgramTable.channels_of_block`
-    train_sums = train_set.channels[train_set.starts, column].float().unsqueeze(1).numpy()
-    valid_sums = valid_set.channels[valid_set.starts, column].float().unsqueeze(1).numpy()
-    model = LogisticRegression().fit(train_sums, train_set.labels.numpy())
-    return compute_metrics(torch.from_numpy(model.decision_function(valid_sums)).float(), valid_set.labels)
+
+def measure_networks(folders):
+    """Return the result of finished runs, which are named by their folders."""
+    rows = []
+    for folder in folders:
+        metrics = read_json(folder / "metrics.json")
+        rows.append({"network": folder.name} | figures(metrics) | {"learning rate": str(metrics["settings"]["lr"])})
+    return {"rows": rows}
 
 
 def main():
     parser = data_parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS,
-                        help="seeds of the trainings (default: 42 43 44)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the network runs "
-                        "(default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--networks", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    options = parser.parse_args()
+    if options.networks:
+        write_result("networks", measure_networks(options.networks))
+        return
     keep_freed_memory()
-    source = find_source(args.data_dir)
-    results = {left_out: [] for left_out in ROWS}
-    for seed in args.seeds:
-        for left_out, metrics in results.items():
-            metrics.append(load_or_train(left_out, seed, source, args))
-            row = {"left out": left_out, "seed": seed, "valid loss": metrics[-1]["loss"],
-                   "valid accuracy": metrics[-1]["accuracy"]}
-            print_table([row], header=seed == args.seeds[0] and left_out == "nothing")
-    linear = linear_model(source, args)
-    print(f"logistic regression on n-grams alone: loss {linear['loss']:.3f}, accuracy {linear['accuracy']:.3f}")
-    rows = []
-    for left_out, metrics in results.items():
-        rows.append({"what": left_out, "valid_accuracy": mean_and_sd([one["accuracy"] for one in metrics]),
-                     "valid_loss": mean_and_sd([one["loss"] for one in metrics])})
-    device = describe_machine(choose_device(args.device))["device"]
-    write_result("ablation", {"device": device, "seeds": args.seeds, "rows": rows, "linear_model": linear})
+    args = parse_args(["--preset", "bonus", "--data-dir", options.data_dir, "--cache-dir", options.cache_dir])
+    args.valid_share = 0.2
+    write_result("ablation", measure_parts(args))
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(main)

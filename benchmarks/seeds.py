@@ -1,64 +1,49 @@
-"""Train a preset with the seeds 42, 43 and 44: mean and standard deviation of the test accuracy.
+"""Measure which accuracy a preset reaches: mean and standard deviation over the seeds 42, 43 and 44.
 
-    python -m benchmarks.seeds --preset required --data-dir .data       about 10 minutes on 2 cores
-    python -m benchmarks.seeds --preset bonus --data-dir .data          about an hour
-    python -m benchmarks.seeds --preset bonus-unsup --data-dir .data    about two hours
+    python -m benchmarks.seeds --preset required        about 15 minutes on 2 cores: 85 %
+    python -m benchmarks.seeds --preset bonus           about an hour: 93.0 %
+    python -m benchmarks.seeds --preset bonus-unsup     about two hours: 93.6 %
 
-Runs are in `runs/PRESET-SEED/`. Runs that are already there are not trained again.
+Runs that `sentiment_analysis.py` has finished are read and not trained again. `--runs` names other folders of runs.
 """
 
-import json
-import shutil
-import subprocess
-import sys
+from pathlib import Path
 
-import numpy as np
+from benchmarks.common import data_parser, mean_row, read_json, write_result
+from helpers import run
+from sentiment_analysis import parse_args, train
 
-from benchmarks.common import RESULTS, ROOT, data_parser, print_table, run_folder, write_result
-from helpers.cli import run_command, user_path
-from report.findings import mean_and_sd
-
+PRESETS = ["required", "bonus", "bonus-unsup"]
 SEEDS = (42, 43, 44)
-FILES = {"required": ("baseline", "loss"), "bonus": ("bonus", "loss_bonus"),
-         "bonus-unsup": ("bonus_unsup", "loss_bonus_unsup")}  # preset: result, figure
 
 
-def run_seed(seed, args):
-    """Return the metrics of the run with that seed, which is trained if it is missing."""
-    folder = run_folder(args.runs_dir, args.preset, seed)
-    if not (folder / "metrics.json").exists():
-        command = [sys.executable, ROOT / "sentiment_analysis.py", "--preset", args.preset, "--seed", str(seed)]
-        places = ["--name", folder.name, "--runs-dir", args.runs_dir, "--data-dir", args.data_dir]
-        subprocess.run([*command, *places, "--cache-dir", args.cache_dir], check=True)
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+def finished_run(preset, seed, data_dir, cache_dir):
+    """Return the folder of the run of a preset and seed, which is trained if it is missing."""
+    options = ["--preset", preset, "--seed", str(seed), "--data-dir", data_dir, "--cache-dir", cache_dir]
+    folder = parse_args(options).out
+    if (folder / "checkpoint.pt").exists():
+        train(parse_args([*options, "--resume"]))
+    elif not (folder / "metrics.json").exists():
+        train(parse_args(options))
+    return folder
 
 
-def summarize(run):
-    """Return the row of a run for the printed table."""
-    seconds = [epoch["seconds"] for epoch in run["epochs"]]
-    return {"seed": run["seed"], "test accuracy, %": 100 * run["test"]["accuracy"],
-            "valid accuracy, %": 100 * run["epochs"][-1]["valid_accuracy"],
-            "s per epoch": float(np.median(seconds)), "s in total": run["seconds"]}
+def figures(metrics):
+    """Return the figures of a run, given its `metrics.json`."""
+    return {"test accuracy, %": 100 * metrics["test"]["accuracy"], "test loss": metrics["test"]["loss"],
+            "validation accuracy, %": 100 * metrics["epochs"][-1]["valid_accuracy"]}
 
 
 def main():
     parser = data_parser(__doc__)
-    parser.add_argument("--preset", choices=FILES, default="required")
-    parser.add_argument("--runs-dir", type=user_path, default="runs",
-                        help="folder for the runs (default: %(default)s)")
+    parser.add_argument("--preset", choices=PRESETS, default="required", help="settings")
+    parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs of the preset")
     args = parser.parse_args()
-    runs = [run_seed(seed, args) for seed in SEEDS]
-    print_table([summarize(run) for run in runs])
-    accuracy = mean_and_sd([run["test"]["accuracy"] for run in runs])
-    print(f"test accuracy {accuracy['mean']:.2%} ± {accuracy['sd']:.2%}")
-    result, figure = FILES[args.preset]
-    write_result(result, {
-        "runs": runs, "test_accuracy": accuracy,
-        "accuracy_without_duplicates": mean_and_sd([run["test"]["accuracy_without_duplicates"] for run in runs]),
-        "seconds": mean_and_sd([run["seconds"] for run in runs])})
-    plot = run_folder(args.runs_dir, args.preset, SEEDS[0]) / "loss.png"
-    shutil.copyfile(plot, RESULTS.parent / "figures" / f"{figure}.png")
+    folders = args.runs or [finished_run(args.preset, seed, args.data_dir, args.cache_dir) for seed in SEEDS]
+    runs = [read_json(folder / "metrics.json") for folder in folders]
+    row = {"preset": args.preset, "runs": len(runs)} | mean_row([figures(metrics) for metrics in runs])
+    write_result(args.preset.replace("-", "_"), {"rows": [row], "runs": runs})
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(main)

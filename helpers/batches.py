@@ -98,7 +98,8 @@ class ReviewSet:
         self.ends = torch.from_numpy(np.cumsum(self.lengths)).to(device)
         self.starts = self.ends - torch.from_numpy(self.lengths).to(device)
         id_of = np.array([vocab.stoi[word] for word in reviews.words], np.int32)
-        self.ids = torch.from_numpy(id_of[reviews.tokens[self.positions]]).to(device)
+        ids = np.append(id_of[reviews.tokens[self.positions]], self.pad_id)  # one id more, see `batch_positions`
+        self.ids = torch.from_numpy(ids.astype(np.int32)).to(device)
         self.labels = torch.from_numpy(reviews.labels).float().to(device)
 
     def choose_positions(self, starts, lengths, max_len):
@@ -121,7 +122,7 @@ class ReviewSet:
         """Return the positions in `ids` of T tokens of each chosen review, and which are padding: both (B, T)."""
         positions = self.starts[chosen].unsqueeze(1) + torch.arange(T, device=self.ids.device)  # (B, T)
         is_padding = positions >= self.ends[chosen].unsqueeze(1)
-        # Positions of padding point to tokens of other reviews. Those after the last token are clamped.
+        # Positions of padding point to tokens of other reviews, and after the last review to the additional id.
         return positions.clamp(max=len(self.ids) - 1), is_padding
 
 

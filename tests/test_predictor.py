@@ -1,149 +1,125 @@
-"""`model.pt` and `analysis.json`, compared with spaCy and the network on one review at a time."""
+"""`model.pt` and calibrated probabilities, compared with one text at a time and with known optima."""
 
-import json
-import math
-from collections import Counter
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from torchtext.vocab import Vocab
 
-from helpers import analysis
-from helpers.bonus.network import BonusTransformer
-from helpers.bonus.regions import RegionEmbedding
-from helpers.cli import UserError
-from helpers.inference.predictor import Predictor, as_reviews, classify, find_model
-from models import MyTransformer
-from tests.toy import read_json, spacy_words, train_toy
+from helpers import UserError, imdb
+from helpers.calibration import fit, sharpness
+from helpers.imdb import cut_spans, make_reviews, read_reviews
+from helpers.predictor import Pipeline, Predictor, make_pipeline, models_text
+from helpers.text import tokenize
+from tests.test_own_models import EXTRA_LAYER
+from tests.toy import ROOT, BagOfWords, random_reviews, toy_vocab, use_models
 
-
-def load_network(saved, preset):
-    """Return the network of the content of a `model.pt`."""
-    vocab = Vocab(Counter(), specials=saved["words"])
-    vocab.vectors = saved["state"]["embedding.weight"]
-    if preset == "bonus":
-        num_channels = saved["state"]["fc.weight"].shape[1] - 50
-        embeddings = [RegionEmbedding(len(vocab), width) for width in (2, 10)]
-        network = BonusTransformer(vocab, 25, 2, 0.0, False, num_channels, 0.0, embeddings)
-    else:
-        network = MyTransformer(vocab, 25, 2)
-    network.load_state_dict(saved["state"])
-    return network.eval()
+TEXTS = ["A superb, moving film.", "boring", "", "It is not boring at all !", "superb " * 60]
 
 
-def network_inputs(text, predictor, saved, preset):
-    """Return what the network reads of a text: ids (1, T), and channels (1, T, C) for the bonus."""
-    words = spacy_words(text)
-    kept = list(range(len(words)))
-    if len(words) > 25:
-        kept = kept[:12] + kept[-13:] if preset == "bonus" else kept[:25]
-    id_of = {word: number for number, word in enumerate(saved["words"])}
-    ids = torch.tensor([[id_of.get(words[i], 0) for i in kept]])
-    if preset == "required":
-        return [ids]
-    channels = predictor.pipeline.table.channels(as_reviews([text]))
-    return [ids, torch.from_numpy(channels[kept]).float().unsqueeze(0)]
+# Saving and loading
 
 
-@pytest.fixture(scope="module", params=["required", "bonus"])
-def trained(request, data, tmp_path_factory):
-    """A preset and the folder of a run, whose network still makes mistakes."""
-    options = "--preset", request.param, "--epochs", "1", "--blocks", "2", "--lr", "0.0003"
-    return request.param, train_toy(data, tmp_path_factory.mktemp("runs"), "a", *options)
+@pytest.fixture(params=["toy_run", "toy_bonus_run"])
+def model_file(request, tmp_path):
+    """A copy of the `model.pt` of a finished run."""
+    return shutil.copy(request.getfixturevalue(request.param) / "model.pt", tmp_path)
 
 
-def test_logits_and_metrics_are_those_of_one_review_at_a_time(data, trained):
-    preset, folder = trained
-    predictor, saved = Predictor.load(folder / "model.pt"), torch.load(folder / "model.pt", weights_only=True)
-    network = load_network(saved, preset)
-    texts, logits, losses, confusion = [], [], [], [[0, 0], [0, 0]]
-    for label, kind in enumerate(("neg", "pos")):
-        for path in sorted((data / "aclImdb" / "test" / kind).iterdir()):
-            texts.append(path.read_text(encoding="utf-8"))
-            logits.append(network(*network_inputs(texts[-1], predictor, saved, preset)).item())
-            losses.append(math.log1p(math.exp(-logits[-1] if label else logits[-1])))
-            confusion[label][logits[-1] > 0] += 1
-    test = read_json(folder / "metrics.json")["test"]
-    assert test["confusion"] == confusion
-    assert confusion[0][1] != confusion[1][0], "the network makes mistakes"
-    assert test["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
-
-    reviews, (a, b, c) = as_reviews(texts), predictor.calibration
-    lengths = np.diff(reviews.starts)
-    assert lengths.max() > 25
-    factors = 16 ** np.tanh(a + b * np.log(lengths) + c * np.log(lengths) ** 2)
-    calibrated = torch.from_numpy(logits * factors).float()
-    assert factors != pytest.approx(1, rel=1e-3)
-    torch.testing.assert_close(predictor.logits(reviews), calibrated, atol=1e-5, rtol=1e-5)
+def test_saved_predictor_is_the_predictor(model_file, tmp_path, capsys):
+    first = Predictor.load(model_file)
+    assert "note" not in capsys.readouterr().out
+    assert any(first.calibration)
+    first.save(tmp_path / "again.pt")
+    again = Predictor.load(tmp_path / "again.pt")
+    assert (again.calibration, again.data, again.pipeline.settings) == (first.calibration, "IMDB",
+                                                                       first.pipeline.settings)
+    assert again.probabilities(TEXTS).equal(first.probabilities(TEXTS))
 
 
-def test_analysis_of_a_training(data, trained):
-    preset, folder = trained
-    found, predictor = read_json(folder / "analysis.json"), Predictor.load(folder / "model.pt")
-    sizes = [found["data"][name] for name in ("train", "valid", "test")]
-    assert sizes == ([48, 12, 60] if preset == "required" else [57, 3, 60])
-
-    def probabilities_of(texts):
-        return predictor.logits(as_reviews(texts)).sigmoid().tolist()
-
-    paths = sorted((data / "aclImdb" / "test").glob("*/*.txt"))
-    texts = [path.read_text(encoding="utf-8") for path in paths]
-    known, number, errors = {}, Counter(), Counter()
-    for path, text, probability in zip(paths, texts, probabilities_of(texts), strict=True):
-        stars = int(path.stem.split("_")[1])
-        known[analysis.shorten(text)] = stars, stars > 5, pytest.approx(probability, abs=1e-5)
-        number[stars] += 1
-        errors[stars] += (probability > 0.5) != (stars > 5)
-    rows = {row["stars"]: (row["reviews"], row["error"]) for row in found["error_by_stars"]}
-    assert rows == {stars: (number[stars], errors[stars] / number[stars]) for stars in number}
-    of_lengths = sum(row["error"] * row["reviews"] for row in found["error_by_length"])
-    assert of_lengths == pytest.approx(errors.total()) != 0
-    assert found["examples"]
-    for one in found["examples"]:
-        assert (one["stars"], one["label"], one["probability"]) == known[one["text"]]
-    for one in found["attention"]:
-        np.testing.assert_allclose(np.sum(one["weights"], axis=1), 1, atol=1e-3)
-        assert len(one["words"]) == len(one["weights"])
-        assert probabilities_of([one["sentence"]]) == pytest.approx([one["probability"]], abs=1e-5)
-    json.dumps(found, allow_nan=False)
+def test_answer_does_not_depend_on_the_other_texts(model_file):
+    loaded = Predictor.load(model_file)
+    alone = torch.cat([loaded.probabilities([text]) for text in TEXTS])
+    torch.testing.assert_close(loaded.probabilities(TEXTS), alone, atol=1e-5, rtol=1e-5)
+    logit = loaded.logits(make_reviews(*tokenize(TEXTS[:1])))
+    assert alone[0].item() == pytest.approx(1 / (1 + np.exp(-logit.item())))
 
 
-@pytest.mark.parametrize("logit", [-7.0, -0.1, 0.0, 0.1, 7.0])
-def test_label_and_probability_of_a_logit(logit):
-    label, probability = classify(torch.tensor(logit))
-    assert label == ("positive" if logit > 0 else "negative")
-    assert probability == pytest.approx(1 / (1 + math.exp(-abs(logit))))
+def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwise(toy_run, monkeypatch, capsys):
+    path, text = toy_run / "model.pt", models_text()
+    expected = Predictor.load(path).probabilities(TEXTS)
+    capsys.readouterr()
+    use_models(monkeypatch, "# a comment\n" + text)
+    assert Predictor.load(path).probabilities(TEXTS).equal(expected)
+    assert capsys.readouterr().out == ""
+    use_models(monkeypatch, text + "\nTHREE = 1 + 2\n")
+    assert Predictor.load(path).probabilities(TEXTS).equal(expected)
+    assert "note: models.py has changed" in capsys.readouterr().out
+    use_models(monkeypatch, text + EXTRA_LAYER)
+    with pytest.raises(UserError, match="do not fit models.py, which has changed.*train again"):
+        Predictor.load(path)
 
 
-@pytest.mark.parametrize(("text", "label"), [
-    ("Not bad at all.", "positive"), ("The film was not good.", "negative"), ("Don't waste your time.", "negative"),
-    ("I loved every minute of it.", "positive"), ("It is not worth watching.", "negative"),
-    ("It never gets boring.", "positive"), ("A waste of time.", "negative"), ("Hardly worth the money.", "negative"),
-    ("<p>A masterpiece!</p>", "positive"), ("<b>Excellent</b>", "positive"), ("awful!boring!bad!", "negative"),
-    ("great;superb;wonderful", "positive"), ("superb|wonderful", "positive"), ("great...superb", "positive")])
-def test_bundled_network_is_right_about_plain_sentences(bundled, text, label):
-    assert classify(bundled.logits(as_reviews([text]))[0])[0] == label
+def test_damaged_model_or_one_of_another_version_is_one_sentence(toy_run, tmp_path):
+    content, path = torch.load(toy_run / "model.pt"), tmp_path / "model.pt"
+    torch.save(content | {"version": 0}, path)
+    with pytest.raises(UserError, match="another version.*train again"):
+        Predictor.load(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(UserError, match="cannot be read.*train again"):
+        Predictor.load(path)
 
 
-@pytest.mark.parametrize(("path", "expected"), [
-    ("run", "run/model.pt"), ("run/", "run/model.pt"), ("run/model.pt", "run/model.pt"), ("run/old.pt", "run/old.pt"),
-    ("run/metrics.json", "run/model.pt"), ("nowhere.pt", "nowhere.pt"), ("run/renamed", "run/renamed"),
-    ("empty", "empty has no model.pt"), ("empty/metrics.json", "empty has no model.pt"), (".", "has no model.pt"),
-    ("run/checkpoint.pt", "--resume")])
-def test_model_of_a_run(tmp_path, monkeypatch, path, expected):
-    monkeypatch.chdir(tmp_path)
-    for folder, name in (("run", "model.pt"), ("run", "old.pt"), ("run", "renamed"), ("empty", "metrics.json")):
-        Path(folder).mkdir(exist_ok=True)
-        Path(folder, name).touch()
-    if " " not in expected and expected != "--resume":
-        assert find_model(path) == Path(expected)
-    else:
-        with pytest.raises(UserError, match=expected):
-            find_model(path)
+@pytest.mark.our_models
+def test_bundled_network_has_its_stored_accuracy_on_the_sample():
+    sample = read_reviews(imdb.SAMPLE)
+    logits = Predictor.load(ROOT / "pretrained" / "sentiment" / "model.pt").logits(sample)
+    assert ((logits > 0).numpy() == sample.labels).mean() > 0.85
 
 
-@pytest.fixture(scope="module")
-def bundled():
-    return Predictor.load()
+# Calibration
+
+
+def factor(calibration, length):
+    """Return the factor of the logit by the formula."""
+    a, b, c = calibration
+    log = np.log(np.maximum(length, 1))
+    return 16 ** np.tanh(a + b * log + c * log**2)
+
+
+def test_fit_finds_the_sharpness_that_labels_were_drawn_with():
+    chance, true = np.random.default_rng(0), [-1.2, 0.5, -0.06]
+    lengths, logits = np.exp(chance.uniform(1, 6, 200_000)).astype(int), chance.normal(0, 3, 200_000)
+    labels = chance.random(200_000) < 1 / (1 + np.exp(-logits * factor(true, lengths)))
+    found = fit(torch.from_numpy(logits), lengths, torch.from_numpy(labels))
+    for length in (3, 20, 400):
+        assert sharpness(found, np.array([length])).item() == pytest.approx(factor(true, length), rel=0.05)
+
+
+def test_fit_is_finite_if_all_texts_are_classified_correctly():
+    found = fit(torch.tensor([5.0, -5.0, 3.0]), np.array([10, 20, 30]), torch.tensor([1, 0, 1]))
+    assert np.isfinite(found).all()
+    assert sharpness([0, 0, 0], np.array([0, 1, 500])).tolist() == [1, 1, 1]
+
+
+SETTINGS = {"max_len": 500, "blocks": 1, "batch_size": 8, "dropout": None, "freeze": None, "bonus": None}
+
+
+def test_calibration_is_fitted_to_excerpts_and_whole_reviews_and_changes_no_label():
+    reviews = random_reviews([3, 7, 30, 60] * 20, np.random.default_rng(1).integers(0, 2, 80))
+    pipeline = make_pipeline(SETTINGS)
+    assert type(pipeline) is Pipeline
+    small = Predictor(BagOfWords(toy_vocab()), toy_vocab(), pipeline, "IMDB")
+    before = small.logits(reviews)
+    texts = []
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        texts += [cut_spans(reviews, length, generator) for length in (5, 10, 20, 50)] + [reviews]
+    expected = fit(torch.cat([small.logits(each) for each in texts]),
+                   np.concatenate([np.diff(each.starts) for each in texts]),
+                   torch.from_numpy(np.concatenate([each.labels for each in texts])))
+    small.calibrate(reviews)
+    assert small.calibration == pytest.approx(expected, rel=1e-2)
+    after = small.logits(reviews)
+    assert torch.equal(after > 0, before > 0)
+    np.testing.assert_allclose(after, before.numpy() * factor(small.calibration, np.diff(reviews.starts)), rtol=1e-4)

@@ -93,7 +93,8 @@ class BonusReviewSet(ReviewSet):
 
     def __init__(self, reviews, vocab, max_len, device, pad_to_max_len, channels):
         super().__init__(reviews, vocab, max_len, device, pad_to_max_len)
-        self.channels = torch.from_numpy(channels[self.positions]).to(device)
+        channels = np.pad(channels[self.positions], [(0, 1), (0, 0)])  # one row more, as in `ids`
+        self.channels = torch.from_numpy(channels).to(device)
 
     def choose_positions(self, starts, lengths, max_len):
         """Return the positions in `reviews.tokens` of the tokens to keep of each review, one review after the other."""
