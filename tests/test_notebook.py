@@ -18,13 +18,15 @@ notes = Path("notes.typ").read_text(encoding="utf-8")
 Path("notes.typ").write_text(re.sub("^= .*", r"\\g<0>\\nMy answer.", notes, flags=re.MULTILINE), encoding="utf-8")
 """
 COMPARE_LOOPS_WITH_THOSE_OF_THE_CHECK = """
-from check.loops import attention_oracle, norm_oracle
-x, mask = torch.randn(1, 5, 4), torch.ones(1, 5, dtype=torch.bool)
-attention, norm = MySelfAttention(4), MyLayerNorm((5, 4))
+from check import loops
+x, attention, norm = torch.randn(5, 4), MySelfAttention(4), MyLayerNorm((5, 4))
 nn.init.normal_(norm.gamma)
 nn.init.normal_(norm.beta)
-torch.testing.assert_close(attention_in_loops(attention, x[0]), attention_oracle(attention, x, mask)[0])
-torch.testing.assert_close(norm_in_loops(norm, x[0]), norm_oracle(norm, x, mask)[0])
+matrices = [layer.weight.tolist() for layer in (attention.W_q, attention.W_k, attention.W_v)]
+expected = torch.tensor(loops.attention_in_loops(x.tolist(), *matrices))
+torch.testing.assert_close(attention_in_loops(attention, x), expected)
+expected = torch.tensor(loops.norm_in_loops(x.tolist(), norm.gamma.tolist(), norm.beta.tolist()))
+torch.testing.assert_close(norm_in_loops(norm, x), expected)
 """
 
 
