@@ -1,7 +1,4 @@
-"""Check solutions and whole submissions of the exercise: python -m check PATH...
-
-In a notebook, `check.feedback(MySelfAttention)` says whether the class is right, or names its mistake.
-"""
+"""Check solutions and whole submissions: python -m check PATH..., or check.feedback(MySelfAttention) in a notebook."""
 
 import contextlib
 import html
@@ -17,7 +14,7 @@ from check.process import describe_end
 from check.worker import limit, pretend_gpu, refuse
 from helpers import UserError
 
-SECONDS = 5  # for the whole verdict
+SECONDS, LONGEST = 5, 20  # of computing time for the whole verdict, and of time on a machine that is busy
 MEMORY = 2 << 30  # bytes that the layer may use, in addition to what the notebook uses
 
 
@@ -68,7 +65,6 @@ class Feedback:
 def judge_here(layer, cls):
     """Return the verdict on a class, found in this process."""
     from check.judge import judge  # imports torch, which the command needs only in the processes of submissions
-
     try:
         return judge(layer, cls)
     except UserError as error:
@@ -85,23 +81,23 @@ def judge_in_child(layer, cls):
         process.start()
     sender.close()  # so that the end of the child ends the pipe
     try:
-        if receiver.poll(SECONDS):
+        if receiver.poll(LONGEST):
             return json.loads(receiver.recv())
-        return refuse(f"it did not finish within {SECONDS} seconds; does a loop in it never end?")
     except EOFError:
         process.join(1)
-        return refuse(f"it {describe_end(process.exitcode)}")
+        if process.exitcode not in (-signal.SIGXCPU, -signal.SIGKILL):  # of the limit of computing time
+            return refuse(f"it {describe_end(process.exitcode)}")
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # the child, and what it started
         process.kill()
         process.join()
+    return refuse(f"it did not finish within {SECONDS} seconds; does a loop in it never end?")
 
 
 def answer(sender, layer, cls):
     """Serve as the child process: send the verdict on a class, and print nothing."""
     import torch
-
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -109,7 +105,7 @@ def answer(sender, layer, cls):
     torch.set_num_threads(1)
     with contextlib.suppress(OSError):  # only Linux has this file
         pages = int(Path("/proc/self/statm").read_text().split()[5])
-        limit(pages * os.sysconf("SC_PAGE_SIZE") + MEMORY)
+        limit(pages * os.sysconf("SC_PAGE_SIZE") + MEMORY, SECONDS)
     pretend_gpu()
     with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         verdict = judge_here(layer, cls)

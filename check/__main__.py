@@ -3,9 +3,9 @@
     python -m check path/to/models.py                one solution in detail, about 5 seconds
     python -m check submissions/ --csv grades.csv    all submissions in a folder, and a table
 
-A PATH is a Python file, a notebook, a zip or a folder. A folder stands for a set of submissions if it holds a zip, or
-if it has no code, README or PDF of its own and at least two folders with code: then its zips and folders are the
-submissions. Any other folder is one submission.
+A PATH is a Python file, a notebook, a zip or a folder. A folder is a set of submissions if it holds a zip, or if it has
+no code, README or PDF of its own and at least two folders with code: its zips and folders are the submissions, and
+files of code beside them are left out. Any other folder is one submission.
 
 The exit code is 0 if all is right, 1 if something is wrong, and 2 if something cannot be judged.
 Checking runs the code of the solution: run the code of strangers in a container.
@@ -25,14 +25,13 @@ if not __package__:  # started as python check/__main__.py
 
 from tqdm import tqdm
 
-from check.locate import CLASSES, CODE, list_submissions
+from check.locate import CLASSES, list_submissions
 from check.process import judge_submission
 from helpers import UserError, run
 from helpers.files import whole_file
 
 RULES = {"name": "file name", "readme": "README", "code": "code", "pdf": "PDF", "extra": "additional files",
          "seeds": "seeds", "imports": "imports", "loops": "loops"}
-NOT_REMARKS = {"exercise", "example", "nearest", "float32"}  # labels of notes that the table leaves out
 
 
 def main():
@@ -54,13 +53,7 @@ def main():
         parser.error("--jobs and --timeout must be positive")
     if args.csv and args.csv.suffix.lower() != ".csv":  # "--csv *.zip" would overwrite the first of them
         raise UserError(f"--csv writes a table; {args.csv} needs a name that ends in .csv.")
-    paths = []
-    for path in args.paths:
-        submissions = list_submissions(path)
-        paths += submissions
-        for file in path.iterdir() if submissions != [path] else []:
-            if file.suffix in CODE:
-                print(f"note: {file} is neither a zip nor in a folder; it is left out", file=sys.stderr)
+    paths = [submission for path in args.paths for submission in list_submissions(path)]
     results = judge_all(paths, args)
     if args.csv:
         with whole_file(args.csv) as temporary:
@@ -101,9 +94,7 @@ def headline(verdict):
         return f"right: equal to the loops within {verdict['difference']:.0e}, with correct gradients"
     if "error" in verdict:
         return "cannot be judged"
-    is_unknown = any(note.startswith("unknown: ") for note in verdict["notes"])
-    codes = [*(verdict["mistake"] or "").split("+"), "unknown mistake" if is_unknown else ""]
-    return f"wrong: {', '.join(filter(None, codes))}"
+    return f"wrong: {(verdict['mistake'] or 'unknown mistake').replace('+', ', ')}"
 
 
 def describe(result):
@@ -156,8 +147,8 @@ def list_remarks(result):
     """Return sentences on what is wrong with a submission, and notes on its layers."""
     remarks = [result["error"]] if "error" in result else []
     for name, verdict in result["layers"].items():
-        notes = [note.split(": ", 1) for note in verdict["notes"]]
-        remarks += [f"{name}: {text}" for label, text in notes if label not in NOT_REMARKS]
+        notes = [note for note in verdict["notes"] if not note.startswith(("exercise", "example", "nearest", "float32"))]
+        remarks += [f"{name}: {note.partition(': ')[2]}" for note in notes]
     remarks += [f"{RULES[code]}: {rule['detail']}" for code, rule in result["rules"].items() if not rule["ok"]]
     return [f"{remark.removesuffix('.')}." for remark in remarks]
 

@@ -1,7 +1,6 @@
 """The two formulas, with the changes that known mistakes make to them.
 
-The arguments with a default are the keys of `Mistake.changes` in check/mistakes.py, which explains them. Without a
-change, the results are those of the loops in check/loops.py. All tensors may have more dimensions in front.
+The arguments with a default are the keys of `Mistake.changes`. All tensors may have more dimensions in front.
 """
 
 import math
@@ -77,11 +76,9 @@ def norm(x, gamma, beta, mean_over=(-2, -1), var_over=(-2, -1), around="own", co
     `around` says whether σ² is computed around its own mean or around μ, and `divisor` is a key of DIVISORS or
     "√(mean of x² + ε)".
     """
-    mean = x.mean(mean_over, keepdim=True)
-    var = x.var(var_over, keepdim=True, correction=correction)
-    if around == "μ":
-        n = x.numel() // var.numel()
-        var = (x - mean).square().mean(var_over, keepdim=True) * n / (n - correction)
+    mean, own = x.mean(mean_over, keepdim=True), x.mean(var_over, keepdim=True)
+    squares = (x - (mean if around == "μ" else own)).square()
+    var = squares.sum(var_over, keepdim=True) / (x.numel() // own.numel() - correction)
     if divisor == "√(mean of x² + ε)":
         var, divisor = x.square().mean(var_over, keepdim=True), "√(σ² + ε)"
     y = (x - mean if centred else x) / DIVISORS[divisor](var, eps)

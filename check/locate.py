@@ -73,8 +73,7 @@ def find_base(folder):
 def find_layers(path, shown):
     """Return where the two classes are: a dict from each class that is found to its path and what messages call it.
 
-    The path is that of a folder, or of a file, which counts with the files in its folder that it imports. Raises
-    UserError if two files define a class, or if a file that may define a missing class is not Python.
+    A file counts with those that it imports. Raises UserError if two files define a class, or if one cannot be read.
     """
     folder = path if path.is_dir() else path.parent
     for notebook in [file for file in list_code(folder) if file.suffix.lower() == ".ipynb"]:

@@ -1,7 +1,6 @@
 """The known mistakes in the two layers.
 
-A mistake that changes a formula is recognised by its results: check/formulas.py computes them. The others are
-recognised by the roles of the parameters (check/search.py) or by other properties of the layer (check/properties.py).
+They are recognised by results (check/formulas.py), roles of parameters (check/search.py) or check/properties.py.
 """
 
 import functools
@@ -92,13 +91,12 @@ attention("matrices-exchanged", "the matrices are swapped, judging by their name
 attention("biases", "x W_qᵀ + b: nn.Linear adds a bias unless it gets bias=False; the exercise's formula has none",
     PROJECTIONS)
 
-EACH_TOKEN, EACH_FEATURE = {"mean_over": (-1,), "var_over": (-1,)}, {"mean_over": (-2,), "var_over": (-2,)}
-norm("last-dimension-only", "μ and σ² are computed for each token, over its d features", ELEMENTS, **EACH_TOKEN)
-norm("tokens-only", "μ and σ² are computed for each feature, over the T tokens", ELEMENTS, **EACH_FEATURE)
 for what, dims in (("over the whole batch", (-3, -2, -1)), ("for each feature, over tokens and batch", (-3, -2)),
                    ("for each element, over the batch", (-3,))):
     norm("across-batch", f"μ and σ² are computed {what}", ELEMENTS, mean_over=dims, var_over=dims)
-for dims, what in (((-1,), "for each token, over its d features"), ((-2,), "for each feature, over the T tokens")):
+for code, dims, what in (("last-dimension-only", (-1,), "for each token, over its d features"),
+                         ("tokens-only", (-2,), "for each feature, over the T tokens")):
+    norm(code, f"μ and σ² are computed {what}", ELEMENTS, mean_over=dims, var_over=dims)
     for around in ({}, {"around": "μ"}):
         norm("statistics-differ", f"σ² over the sentence, but μ {what}", ELEMENTS, mean_over=dims, **around)
         norm("statistics-differ", f"μ over the sentence, but σ² {what}", ELEMENTS, var_over=dims, **around)

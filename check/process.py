@@ -30,10 +30,9 @@ START = "import sys; sys.path.insert(0, sys.argv[1]); from check.worker import w
 
 
 def judge_submission(path, timeout=60, strict=False):
-    """Return the result for a submission, which may take `timeout` seconds. With `strict`, biases are a mistake.
+    """Return the result for a submission: "submission", "id", "ok", "layers", "rules", and "error" if there is one.
 
-    The result is a dict: "submission", the path; "id", a text, or None; "ok", a bool; "layers" and "rules", dicts; and
-    "error", a sentence, if it cannot be judged. After a layer that takes too long, the other one gets the same time.
+    After a layer that takes longer than `timeout` seconds, the other one gets the same time.
     """
     failed = {}  # from each layer that ended the process to a sentence; the next try leaves it out
     while True:
@@ -90,7 +89,6 @@ def copy_files(source, files, target):
 
 
 def check_limits(path, sizes):
-    """Raise UserError if a submission has too many files or bytes, given the size of each file."""
     if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
         limits = f"{MAX_FILES:,} files or {MAX_BYTES // 1_000_000} MB"
         raise UserError(f"{path} holds more than {limits}; hand in only the code, the README and the PDF.")
@@ -114,13 +112,12 @@ def run_worker(path, copy, timeout, strict, failed):
     """Run check/worker.py on a copy of a submission, without the layers in `failed`. Return its answer, a dict."""
     target, unread = copy_submission(path, copy)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
-        answer = Path(work, "answer")
+        answer, nothing = Path(work, "answer"), subprocess.DEVNULL
         order = {"answer": answer, "shown": path, "name": path.resolve().name, "path": target, "folder": copy,
                  "unread": unread, "strict": strict, "failed": failed}
-        command = [sys.executable, "-P", "-c", START, str(ROOT), json.dumps(order, default=str)]
-        nothing = subprocess.DEVNULL
-        process = subprocess.Popen(command, cwd=copy, env=os.environ | ENVIRONMENT, stdin=nothing, stdout=nothing,
-                                   stderr=nothing, start_new_session=True)
+        process = subprocess.Popen([sys.executable, "-P", "-c", START, ROOT, json.dumps(order, default=str)], cwd=copy,
+                                   env=os.environ | ENVIRONMENT, stdin=nothing, stdout=nothing, stderr=nothing,
+                                   start_new_session=True)
         ended = wait(process, answer, timeout)
         news = {"stage": f"judging {path}"} | read_answer(answer)
     if "layers" not in news:
@@ -158,5 +155,4 @@ def wait(process, answer, timeout):
 
 def describe_end(code):
     """Return how a process ended, given its exit code. After a signal such as SIGSEGV, the code is negative."""
-    name = signal.Signals(-code).name if code < 0 else "no signal"
-    return f"ended the process (exit code {code}, {name})"
+    return f"ended the process (exit code {code}{f', {signal.Signals(-code).name}' if code < 0 else ''})"

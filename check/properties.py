@@ -76,10 +76,7 @@ def count_runs(name, cls, shape):
 
 
 def find_shortcuts(name, cls, unit):
-    """Yield a code and a detail for a loop and for a built-in layer.
-
-    A line or function that runs more often for a larger x is in a loop. A loop over the three projections is allowed.
-    """
+    """Yield a code and a detail for a loop (what runs more often for a larger x is in one) and for a built-in layer."""
     lines, names, calls = count_runs(name, cls, (2, 3, 4 * unit))
     more_lines, _, more_calls = count_runs(name, cls, (4, 6, 8 * unit))
     grown_lines = [place for place, count in lines.items() if count < more_lines[place]]

@@ -29,10 +29,7 @@ SEEDS = {"np.random.seed": r"(np|numpy)\.random\.seed|seed|(.*\.)?set_seed",  # 
 
 
 def check_rules(folder, name, layers):
-    """Return {code: {"ok": bool, "detail": text}} for an unpacked submission.
-
-    `name` is that of the zip or folder that was handed in, and `layers` is what `find_layers` returns.
-    """
+    """Return {code: {"ok": bool, "detail": text}} for an unpacked submission, given what `find_layers` returns."""
     base = find_base(folder)
     code, readmes = list_code(base), read_readmes(base)
     pdfs = [path for path in list_files(base) if path.suffix.lower() == ".pdf"]
@@ -113,7 +110,6 @@ def check_pdf(pdfs):
         return [f"{len(pdfs)} PDFs; hand in the report as one PDF"]
     try:
         import pypdf  # a requirement of the tests and the report only
-
         logging.getLogger("pypdf").setLevel(logging.CRITICAL)
         pages = len(pypdf.PdfReader(pdfs[0]).pages)
     except ImportError:
@@ -173,7 +169,6 @@ def find_generation(sources, with_layers):
             starts.add(path)
 
     def reach(paths, without=()):
-        """Return some files and all that they import, directly or not."""
         reached, waiting = set(), [*paths]
         while waiting:
             path = waiting.pop()

@@ -1,7 +1,4 @@
-"""Find what explains the results of a layer: the formula or known mistakes, and the role of each part.
-
-Every assignment of roles to the parts of a layer is computed, all at once, for every combination of mistakes.
-"""
+"""Find what explains the results of a layer: known mistakes, and the roles of its parts. All roles are tried."""
 
 import itertools
 import math
@@ -18,8 +15,6 @@ EXACT, FLOAT32 = 1e-9, 1e-4  # tolerances for rounding errors, relative to the l
 
 
 class Found(NamedTuple):
-    """An explanation of a layer's results."""
-
     mistakes: list  # of Mistake
     changes: dict  # arguments of the formula
     roles: list  # the places in Case.parts of Q, K, V and the output, or of γ and β
@@ -37,7 +32,6 @@ class Found(NamedTuple):
             return math.inf
 
     def explains(self, cases, tolerance):
-        """Return whether the results of all cases are as predicted."""
         return all(self.distance(case) <= tolerance for case in cases)
 
     def codes(self):
@@ -46,10 +40,9 @@ class Found(NamedTuple):
 
 
 def search(name, cases, tolerances):
-    """Find the explanation with the fewest mistakes, trying the tolerances in increasing order.
+    """Return the Found with the fewest mistakes that explains all cases, or None; its tolerance; or else the nearest.
 
-    The cases are those with a result, the main case first. Return the Found that explains them all, or None; its
-    tolerance; and, if there is none, the nearest explanations.
+    The cases are those with a result, the main case first. The tolerances are in increasing order.
     """
     simple = None
     for fewest, most in [(0, 1), (2, 2)] if name == ATTENTION else [(0, 1), (2, 2), (3, 4)]:
@@ -66,10 +59,7 @@ def search(name, cases, tolerances):
 
 
 def list_candidates(name, main, fewest, most, tolerance):
-    """Return pairs (distance from the main case, Found) with `fewest` to `most` changes, the fewest mistakes first.
-
-    They are those within the tolerance, and of single changes also the three nearest.
-    """
+    """Return pairs (distance from the main case, Found) within the tolerance or, for single changes, near it."""
     roles = list_roles(main.parts, name, is_simple=most > 1)
     candidates = []
     for mistakes, changes in combinations(name, fewest, most, main.x.shape[2]):
@@ -78,10 +68,8 @@ def list_candidates(name, main, fewest, most, tolerance):
                 distances = measure(main, compute(main, changes, roles, biased))
             except (RuntimeError, IndexError):  # sizes that do not fit
                 continue
-            chosen = (distances <= tolerance).nonzero().flatten().tolist()
-            if most == 1:
-                chosen += distances.topk(min(3, len(distances)), largest=False).indices.tolist()
-            for i in dict.fromkeys(chosen):
+            near = distances.topk(min(3, len(distances)), largest=False).indices.tolist() if most == 1 else []
+            for i in dict.fromkeys([*(distances <= tolerance).nonzero().flatten().tolist(), *near]):
                 own = roles[i].tolist()
                 found = Found([*mistakes, *name_roles(main, own, biased)], changes, own, biased)
                 candidates.append((distances[i].item(), found))
@@ -113,10 +101,9 @@ def list_roles(parts, name, is_simple):
         return torch.tensor([pair for pair in pairs if pair[0] != pair[1]])
     names = list(dict.fromkeys(part.name for part in parts))
     has_output = len(names) == 5  # x itself and four matrices
-    groups = {(): [0]}  # parts that are stored in the same way, and x itself
+    groups, assignments = {(): [0]}, []  # groups of parts that are stored in the same way, and x itself
     for place, part in enumerate(parts[1:], 1):
         groups.setdefault(part.form if has_output else part.form[0], [0]).append(place)
-    assignments = []
     for places in map(torch.tensor, groups.values()):
         output = places if has_output else torch.tensor([0])
         assignments.append(torch.cartesian_prod(places, places, places, output))
@@ -130,7 +117,6 @@ def list_roles(parts, name, is_simple):
 
 
 def list_biased(parts):
-    """Return [False], and True if there are biases."""
     return [False, True] if any(part.bias is not None and part.bias.any() for part in parts) else [False]
 
 

@@ -1,7 +1,6 @@
 """Read the code of a Python file or a notebook, and select the statements that some of its names need.
 
-Lines for the shell (!) and magic lines (%) are left out, also in a notebook that was exported as Python. In a notebook,
-only code cells count, and a cell that is not valid Python is left out.
+Lines for the shell (!), magic lines (%) and cells that are not valid Python are left out.
 """
 
 import ast
@@ -22,8 +21,6 @@ IMPORTS = ast.Import, ast.ImportFrom
 
 
 class Source(NamedTuple):
-    """The code of a file."""
-
     text: str  # with line numbers as in `tree`
     tree: ast.Module
     is_notebook: bool  # or was exported from one
@@ -131,21 +128,17 @@ def find_imported(path, tree, files):
 
 def select_needed(tree, names):
     """Return the module with only the statements that some names need, those that these need, and so on."""
-    statements = [one for one in tree.body if not (isinstance(one, ast.If) and "__name__" in ast.unparse(one.test))]
+    future = [one for one in tree.body if isinstance(one, ast.ImportFrom) and one.module == "__future__"]
+    is_main = [isinstance(one, ast.If) and "__name__" in ast.unparse(one.test) for one in tree.body]
     needed, selected, size = {*names, "*"}, {}, -1  # an import of * may be needed
     while size < len(selected):
         size = len(selected)
-        for number, statement in enumerate(statements):
-            if number not in selected and is_needed(statement, needed, names):
+        for number, statement in enumerate(tree.body):
+            is_open = number not in selected and statement not in future and not is_main[number]
+            if is_open and is_needed(statement, needed, names):
                 selected[number] = statement
                 needed |= find_globals(statement)
-    future = [one for one in statements if is_future(one)]
-    return ast.Module([*future, *(selected[number] for number in sorted(selected))], [])
-
-
-def is_future(statement):
-    """Return whether a statement is `from __future__ import ...`, which stands first, also if a later cell has it."""
-    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+    return ast.Module([*future, *(selected[number] for number in sorted(selected))], [])  # a later cell may have future
 
 
 def is_needed(statement, needed, names):
@@ -157,7 +150,7 @@ def is_needed(statement, needed, names):
         words = re.findall(r"\w+", " ".join(map(ast.unparse, [*statement.decorator_list, statement.args])))
         if {*words} & {*names}:
             return True
-    return bool(needed & find_bound(statement)) and not is_future(statement)
+    return bool(needed & find_bound(statement))
 
 
 def find_bound(statement, patches=True):

@@ -27,7 +27,6 @@ MAIN_GUARD = "what loads data, asks or exits belongs under if __name__ == \"__ma
 def work(order):
     """Do the work that a JSON text describes, write the answer, a file of JSON lines, and end the process."""
     order, process = json.loads(order), os.getpid()
-
     def tell(**news):
         if os.getpid() != process:  # a process that the solution forked ends here
             os._exit(0)
@@ -90,28 +89,26 @@ def refuse(text):
 def prepare(base, files):
     """Limit the process, let the CPU stand in for a GPU, and hide this project. Return the function `judge`."""
     from check.judge import judge  # imports torch, which only this process needs
-
     limit(MEMORY)
     pretend_gpu()
-    for name in list(sys.modules):  # `import helpers` must find the solution's file
-        top = ROOT / name.partition(".")[0]
-        if top.exists() or top.with_suffix(".py").exists():
-            del sys.modules[name]
+    own = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        del sys.modules[name]  # `import helpers` must find the solution's file
     os.environ.pop("PYTHONPATH", None)
-    folders = {str(base), *(str(file.parent) for file, _ in files.values())}
-    others = [place for place in sys.path if Path(place or ".").resolve() != ROOT]
-    sys.path[:] = [*sorted(folders, key=len, reverse=True), *others]
+    folders = sorted({str(base), *(str(file.parent) for file, _ in files.values())}, key=len, reverse=True)
+    sys.path[:] = [*folders, *(place for place in sys.path if Path(place or ".").resolve() != ROOT)]
     sys.dont_write_bytecode = True
     return judge
 
 
-def limit(memory):
-    """Limit the memory of this process, in bytes, and the size of its files."""
+def limit(memory, seconds=None):
+    """Limit the memory of this process, in bytes, the size of its files, and its CPU time."""
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; a lower limit is already set
         import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        if seconds:
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def pretend_gpu():

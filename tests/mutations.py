@@ -1,7 +1,4 @@
-"""Edits of models.py that each make one mistake: pairs of a code and {text in models.py: its replacement}.
-
-tests/test_models.py must fail after each of them.
-"""
+"""Edits of models.py that each make one mistake: pairs of a code and {text in models.py: its replacement}."""
 
 from pathlib import Path
 
@@ -104,9 +101,10 @@ NORM_MUTATIONS = [
     ("affine-swapped", {f"gamma = {ONES}": f"gamma = {ZEROS}", f"beta = {ZEROS}": f"beta = {ONES}"}),
 ]
 
-OTHER_LAYER_MUTATIONS = [
+OTHER_MUTATIONS = [
     ("loop", {PRODUCT: "torch.stack([one @ other for one, other in zip(self.weights(x, mask), v)])"}),
     ("built-in", {SOFTMAX: BUILT_IN}),
+    ("not-filled-in", {f"return {PRODUCT}": "raise NotImplementedError"}),
     ("raises", {"k.transpose(1, 2), alpha": "k.transpose(0, 1), alpha"}),
     ("wrong-shape", {f"return {PRODUCT}": f"return {PRODUCT}, v"}),
     ("overflow", {SOFTMAX: "scores.exp() / scores.exp().sum(dim=2, keepdim=True)"}),
@@ -117,22 +115,7 @@ OTHER_LAYER_MUTATIONS = [
     ("dropout-inside", {SOFTMAX: f"F.dropout({SOFTMAX}, 0.1, self.training)"}),
 ]
 
-LAYER_MUTATIONS = ATTENTION_MUTATIONS + NORM_MUTATIONS + OTHER_LAYER_MUTATIONS
-
-NETWORK_MUTATIONS = [  # mask, block and network
-    ("attention-reads-padding", {"if mask is not None:": "if False:"}),
-    ("padding-masked-with-infinity", {"torch.finfo(q.dtype).min / 2": "-math.inf"}),
-    ("padding-in-statistics", {
-        "mask.unsqueeze(2)  # (B, T, 1)\n        n =": "torch.ones_like(mask).unsqueeze(2)\n        n ="}),
-    ("padding-in-mean", {"(x * is_token).sum(dim=1) / num_tokens": "x.mean(dim=1)"}),
-    ("last-rows-of-gamma", {GAMMA: GAMMA.replace("[:T]", "[-T:]")}),
-    ("no-residual-of-attention", {"(self.attention(x, mask)) + x": "(self.attention(x, mask))"}),
-    ("no-residual-of-linear-layers", {"(self.fc1(x))) + x": "(self.fc1(x)))"}),
-    ("no-relu", {"F.relu(self.fc1(x))": "self.fc1(x)"}),
-    ("no-dropout", {"self.dropout(self.attention(x, mask))": "self.attention(x, mask)"}),
-    ("no-length-check", {"if ids.shape[1] > self.max_len:": "if False:"}),
-]
-
+MUTATIONS = ATTENTION_MUTATIONS + NORM_MUTATIONS + OTHER_MUTATIONS
 
 def mutate(edits):
     """Return the source of models.py after some edits."""
