@@ -27,7 +27,7 @@ def measure(name, model, loader, lr, pipeline):
     """Return the row of a network. The bonus draws the short texts of a pass before the first step, on the CPU."""
     def train(number):
         started = time.perf_counter()
-        train_epoch(model, itertools.islice(batches, number), optimizer, scheduler, name)  # waits for the GPU at the end
+        train_epoch(model, itertools.islice(batches, number), optimizer, scheduler, name)  # waits for the GPU
         return time.perf_counter() - started
 
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)

@@ -5,7 +5,7 @@
 
 A PATH is a Python file, a notebook, a zip or a folder. A folder is a set of submissions if it holds a zip, or if it has
 no code, README or PDF of its own and at least two folders with code: its zips and folders are the submissions, and
-files of code beside them are left out. Any other folder is one submission.
+its files of code are left out. Any other folder is one submission.
 
 The exit code is 0 if all is right, 1 if something is wrong, and 2 if something cannot be judged.
 Checking runs the code of the solution: run the code of strangers in a container.
@@ -147,10 +147,11 @@ def list_remarks(result):
     """Return sentences on what is wrong with a submission, and notes on its layers."""
     remarks = [result["error"]] if "error" in result else []
     for name, verdict in result["layers"].items():
-        notes = [note for note in verdict["notes"] if not note.startswith(("exercise", "example", "nearest", "float32"))]
+        notes = [note for note in verdict["notes"] if not note.startswith(("exercise:", "example:", "near", "float"))]
         remarks += [f"{name}: {note.partition(': ')[2]}" for note in notes]
     remarks += [f"{RULES[code]}: {rule['detail']}" for code, rule in result["rules"].items() if not rule["ok"]]
-    return [f"{remark.removesuffix('.')}." for remark in remarks]
+    path = Path(result["submission"])
+    return [f"{remark.removesuffix('.')}.".replace(str(path), path.name) for remark in remarks]
 
 
 if __name__ == "__main__":

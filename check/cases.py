@@ -32,8 +32,6 @@ class Part(NamedTuple):
 
 
 class Case(NamedTuple):
-    """An input, and what a layer returns for it."""
-
     layer: nn.Module
     parts: list  # of Part
     kind: str  # a key of KINDS
@@ -138,13 +136,13 @@ def is_random(name, cls, unit):
     """Return whether calls with the same x give different results, although eval() was called."""
     with contextlib.suppress(UserError):
         layer, x = build(name, cls, 3, 4 * unit).eval(), torch.linspace(-1, 1, 24 * unit).reshape(2, 3, 4 * unit)
-        results = [y for y in (run(layer, x)[0] for _ in range(4)) if y is not None]
-        return any(not y.equal(results[0]) for y in results)
+        results = [run(layer, x)[0] for _ in range(4)]
+        return any(y is not None and not y.equal(results[0]) for y in results) if results[0] is not None else False
     return False
 
 
 def find_matrices(layer, d):
-    """Fill the parameters with random numbers. Return x itself and the matrices. Raises UserError if there are none."""
+    """Fill the parameters with random numbers. Return x itself and the matrices. Raises UserError without a matrix."""
     generator, parameters, biases = torch.Generator().manual_seed(d), {}, {}
     for name, p in layer.named_parameters():
         if p.numel() > 1 and (p.requires_grad or p.any()):  # a single number is a scale; a frozen 0 is not used

@@ -7,25 +7,21 @@ import math
 
 import torch
 
-SCALES = {  # what the scores are divided by; `width` is the number of features of one head
-    "√d": lambda d, T, width: width ** 0.5, "√d of all heads": lambda d, T, width: d ** 0.5,
-    "1": lambda d, T, width: 1, "d": lambda d, T, width: width, "√T": lambda d, T, width: T ** 0.5,
-    "1/√d": lambda d, T, width: width ** -0.5, "d^¼": lambda d, T, width: width ** 0.25,
-}
 DIVISORS = {  # what x - μ is divided by
     "√(σ² + ε)": lambda var, eps: (var + eps).sqrt(), "σ² + ε": lambda var, eps: var + eps,
-    "√σ² + ε": lambda var, eps: var.sqrt() + eps, "√(σ² + ε) + ε": lambda var, eps: (var + eps).sqrt() + eps,
-    "max(√σ², ε)": lambda var, eps: var.sqrt().clamp(min=eps),
-    "√max(σ², ε)": lambda var, eps: var.clamp(min=eps).sqrt(),
+    "√σ² + ε": lambda var, eps: var.sqrt() + eps,
 }
+DIVISORS["√(σ² + ε) + ε"] = lambda var, eps: (var + eps).sqrt() + eps
+DIVISORS["max(√σ², ε)"] = lambda var, eps: var.sqrt().clamp(min=eps)
+DIVISORS["√max(σ², ε)"] = lambda var, eps: var.clamp(min=eps).sqrt()
 
 
 def attention(x, q, k, v, scores="tokens", scale="√d", softmax=-1, epsilon=0, shifted=True, scale_after=False,
               causal=False, residual=False, heads=1, split="features", merge="features", viewed=""):
     """Return softmax(Q Kᵀ / √d) V, or what a known mistake makes of it: x, q, k, v (..., B, T, d) -> (..., B, T, d).
 
-    `scale` is a key of SCALES, or (power, factor) of a division by factor · d^power, and `softmax` a dimension of the
-    scores (..., B, heads, T, T).
+    `scale` may also be (power, factor) of a division by factor · d^power. `softmax` is a dimension of the scores
+    (..., B, heads, T, T).
     """
     *_, T, d = shape = q.shape
     if viewed in ("Q", "K", "V"):  # as view(B, d, T) does in place of transpose
@@ -33,7 +29,10 @@ def attention(x, q, k, v, scores="tokens", scale="√d", softmax=-1, epsilon=0, 
     q, k, v = (split_heads(t, heads, split) for t in (q, k, v))  # (..., B, heads, T, d / heads)
     if scores == "batch":
         q, k, v = (t.transpose(-3, -4).flatten(-3, -2) for t in (q, k, v))  # (..., heads, B T, d / heads)
-    divisor = SCALES[scale](d, T, q.shape[-1]) if isinstance(scale, str) else scale[1] * d ** scale[0]
+    width = q.shape[-1]
+    divisors = {"√d": width ** 0.5, "√d of all heads": d ** 0.5, "1": 1, "d": width, "√T": T ** 0.5,
+                "1/√d": width ** -0.5, "d^¼": width ** 0.25}
+    divisor = divisors[scale] if isinstance(scale, str) else scale[1] * d ** scale[0]
     s = q.mT @ k if scores == "features" else q @ k.mT
     s = s if scale_after else s / divisor
     if causal:

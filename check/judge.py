@@ -95,7 +95,7 @@ def show_example(case, right):
     """Return a note on the number in a result that differs most from the right one, with digits that show it."""
     gap = (case.y - right).abs().nan_to_num(nan=math.inf)
     b, t, i = (gap == gap.max()).nonzero()[0].tolist()
-    digits = next((n for n in range(4, 17) if f"{right[b, t, i]:.{n - 2}e}" != f"{case.y[b, t, i]:.{n - 2}e}"), 17)
-    one, other = f"{right[b, t, i]:#.{digits}g}", f"{case.y[b, t, i]:#.{digits}g}"
+    one, other = right[b, t, i].item(), case.y[b, t, i].item()
+    digits = next((n for n in range(4, 17) if f"{one:.{n - 2}e}" != f"{other:.{n - 2}e}"), 17)
     x = f"x of shape {tuple(case.x.shape)} with {case.kind} numbers"
-    return f"example: {x}: y[{b}, {t}, {i}] should be {one} but is {other}"
+    return f"example: {x}: y[{b}, {t}, {i}] should be {one:#.{digits}g} but is {other:#.{digits}g}"

@@ -42,8 +42,9 @@ def norm_in_loops(x, gamma, beta):
     elements = [x[t][i] for t in range(T) for i in range(d)]
     mean = sum(elements) / len(elements)
     var = sum((element - mean) ** 2 for element in elements) / len(elements)
+    root = math.sqrt(var + 1e-8)
     y = [[0.0] * d for _ in range(T)]
     for t in range(T):
         for i in range(d):
-            y[t][i] = gamma[t][i] * (x[t][i] - mean) / math.sqrt(var + 1e-8) + beta[t][i]
+            y[t][i] = gamma[t][i] * (x[t][i] - mean) / root + beta[t][i]
     return y

@@ -2,7 +2,6 @@
 
     from check.locate import find_layers
     from check.rules import check_rules
-
     name = "ex5_123456789.zip"  # unpacked in `folder`, a Path
     rules = check_rules(folder, name, find_layers(folder, name))  # {"readme": {"ok": True, "detail": "..."}, ...}
 
@@ -40,18 +39,20 @@ def check_rules(folder, name, layers):
             broken += sources[path].problems
         except UserError as error:
             broken.append(str(error).removesuffix("."))
-    misnamed = [f"the zip is called {name}; call it ex5_ID.zip, with your ID"]
-    person = "; ".join(f"{path.name}: {', '.join(ids_in(text)[:3])}" for path, text in readmes.items())
-    found = {  # from each rule to its problems, and to what is fine if there are none
-        "name": (misnamed if name.lower().endswith(".zip") and not id_in_name(name) else [], name),
-        "readme": (check_readme(readmes, base, name), person),
-        "code": (broken, list_names(code, base)),
-        "pdf": (check_pdf(pdfs), list_names(pdfs, base)),
-        "extra": (check_extra(folder, base, [*code, *pdfs, *readmes]), "none"),
-        "seeds": (check_seeds(sources), "called"),
-        "imports": (check_imports(base, sources, {path for path, _ in layers.values()}), "only allowed packages"),
-    }
-    return {key: {"ok": not problems, "detail": "; ".join(problems) or fine} for key, (problems, fine) in found.items()}
+    rules = {}
+
+    def add(rule, problems, fine):
+        rules[rule] = {"ok": not problems, "detail": "; ".join(problems) or fine}
+
+    is_misnamed = name.lower().endswith(".zip") and not id_in_name(name)
+    add("name", [f"the zip is called {name}; call it ex5_ID.zip, with your ID"] if is_misnamed else [], name)
+    add("readme", check_readme(readmes, base, name), ", ".join(ids_in(" ; ".join(readmes.values()))[:3]))
+    add("code", broken, list_names(code, base))
+    add("pdf", check_pdf(pdfs), list_names(pdfs, base))
+    add("extra", check_extra(folder, base, [*code, *pdfs, *readmes]), "none")
+    add("seeds", check_seeds(sources), "called")
+    add("imports", check_imports(base, code, sources, {path for path, _ in layers.values()}), "only allowed packages")
+    return rules
 
 
 def list_names(paths, base):
@@ -122,11 +123,11 @@ def check_pdf(pdfs):
 
 def check_extra(folder, base, wanted):
     """Return a list with the files that should not be handed in. Of a folder without a wanted file, it has the name."""
+    parents = {parent for path in wanted for parent in path.parents}
     extra = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path not in wanted):
-        root = base if path.is_relative_to(base) else folder
-        outermost_first = [path, *path.parents][len(path.relative_to(root).parts) - 1::-1]
-        extra.append(next(place for place in outermost_first if not any(one.is_relative_to(place) for one in wanted)))
+        places = [place for place in (path, *path.parents) if place not in parents and folder in place.parents]
+        extra.append(places[-1])
     note = " (minGPT's own code)" if any(is_mingpt(path / "model.py", folder) for path in extra) else ""
     return [f"remove {list_names(extra, folder)}{note}"] if extra else []
 
@@ -135,13 +136,13 @@ def check_seeds(sources):
     """Return a list with the seeds that are not set."""
     nodes = [node for source in sources.values() for node in ast.walk(source.tree)]
     calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
-    missing = [name for name, pattern in SEEDS.items() if not any(re.fullmatch(pattern, call) for call in calls)]
+    missing = [name for name, pattern in SEEDS.items() if not any(map(re.compile(pattern).fullmatch, calls))]
     return [f"{' and '.join(missing)}: not called; call it before you split, shuffle or train"] if missing else []
 
 
-def check_imports(base, sources, with_layers):
+def check_imports(base, code, sources, with_layers):
     """Return the problems with imports. What generates text may also import minGPT and what it needs."""
-    own = {part.removesuffix(".py") for path in sources for part in (base.name, *path.relative_to(base).parts)}
+    own = {part.removesuffix(".py") for path in code for part in (base.name, *path.relative_to(base).parts)}
     generation = find_generation(sources, with_layers)
     problems = []
     for path, source in sources.items():
@@ -149,7 +150,7 @@ def check_imports(base, sources, with_layers):
         modules = {module.partition(".")[0] for module, *_ in list_imports(source.tree) if not module.startswith(".")}
         forbidden = modules - allowed - (FOR_GENERATION if path in generation else set())
         if forbidden:
-            why = "the exercise does not allow, or allows only for generating text"
+            why = "only text generation may import" if forbidden <= FOR_GENERATION else "the exercise does not allow"
             problems.append(f"{path.relative_to(base)} imports {', '.join(sorted(forbidden))}, which {why}")
     return problems
 

@@ -53,7 +53,7 @@ def parse(text, shown):
             ast.parse(code)
             return code
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            problem = error
+            problem = str(error).replace("<unknown>, ", "")
     raise UserError(f"{shown} is not valid Python: {problem}.")
 
 

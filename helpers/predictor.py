@@ -1,7 +1,6 @@
 """`model.pt`: a trained network with all that it needs to classify any text, and calibrated probabilities."""
 
 import ast
-import functools
 import inspect
 import itertools
 import sys
@@ -177,7 +176,6 @@ class Predictor:
         self.calibration = fit(torch.cat(logits), np.concatenate(lengths), torch.cat(labels))
 
 
-@functools.cache
 def read_model(path, device="cpu"):
     """Return the content of a `model.pt` as a dict. Raises UserError if it is damaged or of another version."""
     with reading(path, "give a model.pt of this program, or train again."):

@@ -116,7 +116,7 @@ def read_results(args, required, bonus):
     for path in filter(None, [required, *bonus]):
         data = read_json(path / "metrics.json")["data"]
         if data == "SAMPLE":
-            notices.append(f"{path.name} was trained and tested on the invented SAMPLE reviews, not on IMDB.")
+            notices.append(f"The run {path.name} is on the invented SAMPLE reviews, not on IMDB.")
         try:
             update_analysis(path, data, args.data_dir, args.cache_dir)
         except FileNotFoundError as error:

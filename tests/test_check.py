@@ -16,110 +16,57 @@ from check.judge import judge
 from check.loops import attention_in_loops, norm_in_loops
 from check.mistakes import ATTENTION, BY_CODE, MISTAKES, NORM
 from check.properties import find_gradient_problem
-from check.search import EXACT
 from helpers import UserError
 from tests.mutations import ATTENTION_MUTATIONS, MUTATIONS, NORM_MUTATIONS, mutate
 
-# Styles of holding the parameters: the code of __init__, FORWARD, and the first lines of forward
+# Styles of holding the parameters: the code of __init__, and the first lines of forward
 ATTENTION_STYLES = {
-    "linear": """self.query, self.key, self.value = (nn.Linear(d, d, bias=False) for _ in range(3))
-        FORWARD
-        q, k, v = self.query(x), self.key(x), self.value(x)""",
-    "biased": """self.W_Q, self.W_K, self.W_V = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
-        FORWARD
-        q, k, v = self.W_Q(x), self.W_K(x), self.W_V(x)""",
-    "bare": """self.wq, self.wk, self.wv = (nn.Parameter(torch.rand(d, d)) for _ in range(3))
-        FORWARD
-        q, k, v = x @ self.wq, x @ self.wk, x @ self.wv""",
-    "nameless": """self.matrices = nn.ParameterList([torch.eye(d) for _ in range(3)])
-        FORWARD
-        v, q = torch.matmul(x, self.matrices[0]), F.linear(x, self.matrices[2])
-        k = (self.matrices[1] @ x.transpose(1, 2)).transpose(1, 2)""",
-    "chunks": """self.qkv = nn.Linear(d, 3 * d, bias=False)
-        FORWARD
-        q, k, v = self.qkv(x).chunk(3, dim=-1)""",
-    "columns": """self.w = nn.Parameter(torch.zeros(d, 3 * d))
-        FORWARD
-        q, k, v = (x @ self.w).view(*x.shape[:2], 3, x.shape[2]).unbind(2)""",
-    "turns": """self.proj = nn.Linear(d, 3 * d, bias=False)
-        FORWARD
-        q, k, v = self.proj(x).view(*x.shape, 3).unbind(3)""",
-    "pairs": """self.to_q, self.to_kv = nn.Linear(d, d, bias=False), nn.Linear(d, 2 * d, bias=False)
-        FORWARD
-        q, (k, v) = self.to_q(x), self.to_kv(x).chunk(2, -1)""",
-    "stacked": """self.stack = nn.Parameter(torch.randn(3, d, d))
-        FORWARD
-        q, k, v = torch.einsum("btd,nde->nbte", x, self.stack)""",
-    "keys": """self.to_k, self.to_q = nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False)
-        FORWARD
-        q, k = self.to_q(x), self.to_k(x)""",
-    "four": """self.q, self.k, self.v, self.o = (nn.Linear(d, d, bias=False) for _ in range(4))
-        FORWARD
-        q, k, v = self.q(x), self.k(x), self.v(x)""",
-    "alone": "FORWARD",
-    "whole": """self.m = nn.MultiheadAttention(d, 1, batch_first=True)
-        FORWARD""",
-    "scaled": """self.q, self.k = nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False)
-        self.v = nn.Parameter(torch.eye(d))
-        self.root = nn.Parameter(torch.tensor(d ** 0.5), requires_grad=False)
-        FORWARD
-        q, k, v = self.q(x) / self.root, self.k(x), x @ self.v""",
+    "linear": ("self.query, self.key, self.value = (nn.Linear(d, d, bias=False) for _ in range(3))",
+               "q, k, v = self.query(x), self.key(x), self.value(x)"),
+    "biased": ("self.W_Q, self.W_K, self.W_V = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)",
+               "q, k, v = self.W_Q(x), self.W_K(x), self.W_V(x)"),
+    "bare": ("self.wq, self.wk, self.wv = (nn.Parameter(torch.rand(d, d)) for _ in range(3))",
+             "q, k, v = x @ self.wq, x @ self.wk, x @ self.wv"),
+    "nameless": ("self.m = nn.ParameterList([torch.eye(d) for _ in range(3)])",
+                 "q, k, v = F.linear(x, self.m[2]), (self.m[1] @ x.transpose(1, 2)).transpose(1, 2), x @ self.m[0]"),
+    "chunks": ("self.qkv = nn.Linear(d, 3 * d, bias=False)", "q, k, v = self.qkv(x).chunk(3, dim=-1)"),
+    "columns": ("self.w = nn.Parameter(torch.zeros(d, 3 * d))",
+                "q, k, v = (x @ self.w).view(*x.shape[:2], 3, x.shape[2]).unbind(2)"),
+    "pairs": ("self.to_q, self.to_kv = nn.Linear(d, d, bias=False), nn.Linear(d, 2 * d, bias=False)",
+              "q, (k, v) = self.to_q(x), self.to_kv(x).chunk(2, -1)"),
+    "stacked": ("self.stack = nn.Parameter(torch.randn(3, d, d))",
+                'q, k, v = torch.einsum("btd,nde->nbte", x, self.stack)'),
+    "four": ("self.q, self.k, self.v, self.o = (nn.Linear(d, d, bias=False) for _ in range(4))",
+             "q, k, v = self.q(x), self.k(x), self.v(x)"),
 }
 NORM_STYLES = {
-    "given": """self.gamma, self.beta = nn.Parameter(torch.ones(*d)), nn.Parameter(torch.zeros(*d))
-        FORWARD
-        g, b = self.gamma, self.beta""",
-    "flat": """self.w, self.bias = nn.Parameter(torch.ones(d[0] * d[1])), nn.Parameter(torch.zeros(d[0] * d[1]))
-        FORWARD
-        g, b = self.w.view(x.shape[1:]), self.bias.view(x.shape[1:])""",
-    "single": """self.p = nn.ParameterDict({"shift": torch.zeros(1, *d), "scale": torch.ones(1, *d)})
-        FORWARD
-        g, b = self.p["scale"], self.p["shift"]""",
-    "pair": """self.p = nn.Parameter(torch.stack([torch.ones(d), torch.zeros(d)]))
-        FORWARD
-        g, b = self.p""",
-    "drawn": """self.a, self.b = nn.Parameter(torch.rand(d)), nn.Parameter(torch.rand(d))
-        FORWARD
-        g, b = self.a, self.b""",
-    "features": """self.g, self.b = nn.Parameter(torch.ones(d[1])), nn.Parameter(torch.zeros(d[1]))
-        FORWARD
-        g, b = self.g, self.b""",
-    "swapped": """self.gamma, self.beta = nn.Parameter(torch.ones(d)), nn.Parameter(torch.zeros(d))
-        FORWARD
-        b, g = self.gamma, self.beta""",
-    "late": """self.gamma, self.beta = nn.Parameter(torch.zeros(d)), nn.Parameter(torch.rand(d))
-        FORWARD
-        g, b = self.gamma, self.beta""",
-    "listed": """self.g, self.b = nn.Parameter(torch.ones(1, 1, d)), nn.Parameter(torch.zeros(1, 1, d))
-        FORWARD
-        g, b = self.g, self.b""",
+    "given": ("self.gamma, self.beta = nn.Parameter(torch.ones(*d)), nn.Parameter(torch.zeros(*d))",
+              "g, b = self.gamma, self.beta"),
+    "flat": ("self.w, self.bias = (nn.Parameter(torch.full((d[0] * d[1],), n)) for n in (1., 0.))",
+             "g, b = self.w.view(x.shape[1:]), self.bias.view(x.shape[1:])"),
+    "single": ('self.p = nn.ParameterDict({"shift": torch.zeros(1, *d), "scale": torch.ones(1, *d)})',
+               'g, b = self.p["scale"], self.p["shift"]'),
+    "pair": ("self.p = nn.Parameter(torch.stack([torch.ones(d), torch.zeros(d)]))", "g, b = self.p"),
+    "features": ("self.g, self.b = nn.Parameter(torch.ones(d[1])), nn.Parameter(torch.zeros(d[1]))",
+                 "g, b = self.g, self.b"),
 }
 SOFTMAX = "return F.softmax(q @ k.transpose(1, 2) / k.shape[2] ** 0.5, dim=-1) @ v"
-STEPS = """scores = torch.einsum("bid,bjd->bij", q, k).mul(q.size(2) ** -0.5)
-        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
-        return torch.einsum("bij,bjd->bid", weights / weights.sum(-1, keepdim=True), v)"""
 HEADS = """B, T, d = x.shape
         q, k, v = (t.view(B, T, 2, d // 2).transpose(1, 2) for t in (q, k, v))
         y = F.softmax(q @ k.mT / (d // 2) ** 0.5, dim=-1) @ v
         return y.transpose(1, 2).reshape(B, T, d)"""
-TURNED = "return (v.mT @ torch.softmax(k @ (q.mT * x.shape[-1] ** -0.5), 1)).mT"
 NORMED = """m, v = x.mean((1, 2), keepdim=True), x.var((1, 2), keepdim=True, unbiased=False)
         return g * (x - m) / torch.sqrt(v + 1e-8) + b"""
-SUMMED = """rows = x.reshape(len(x), -1).flip(1)
-        m = rows.sum(1) / rows.size(1)
-        s = torch.rsqrt((rows ** 2).sum(1) / rows.size(1) - m ** 2 + 1e-8)
-        return (x - m[:, None, None]).mul(s.view(-1, 1, 1)).mul(g).add(b)"""
 
 
 def write(path, style, rest, extra="", init=""):
     """Write the class of a style, with more code before it and in __init__, and return its name."""
     name = ATTENTION if style in ATTENTION_STYLES else NORM
-    style_init, forward = (ATTENTION_STYLES | NORM_STYLES)[style].split("FORWARD")
+    style_init, first = (ATTENTION_STYLES | NORM_STYLES)[style]
     path.write_text(
         "import math\nimport torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n"
-        f"{extra}\n\nclass {name}(nn.Module):\n    def __init__(self, d):\n"
-        f"        super().__init__()\n        {style_init}{init}\n\n"
-        f"    def forward(self, x):\n        {forward.strip()}\n        {rest}\n")
+        f"{extra}\n\nclass {name}(nn.Module):\n    def __init__(self, d):\n        super().__init__()\n"
+        f"        {style_init}{init}\n\n    def forward(self, x):\n        {first}\n        {rest}\n")
     return name
 
 
@@ -137,9 +84,6 @@ def judged(tmp_path):
         name = write(tmp_path / "models.py", style, rest, extra, init)
         return judge(name, define(tmp_path / "models.py")[name], strict)
     return judged
-
-
-# The formulas, and every mistake in the network of this project
 
 
 def test_formulas_equal_the_loops():
@@ -171,9 +115,6 @@ def test_every_known_mistake_is_planted():
     assert {code for code, _ in MUTATIONS} == set(BY_CODE)
 
 
-# Other styles
-
-
 OWN_FUNCTION = """
 def scaled_dot_product_attention(q, k, v):
     return (q @ k.mT / k.shape[2] ** 0.5).softmax(-1) @ v
@@ -181,10 +122,9 @@ def scaled_dot_product_attention(q, k, v):
 
 
 @pytest.mark.parametrize(("style", "rest", "extra"), [
-    ("linear", SOFTMAX, ""), ("bare", STEPS, ""), ("nameless", TURNED, ""), ("chunks", SOFTMAX, ""),
-    ("columns", STEPS, ""), ("turns", TURNED, ""), ("stacked", SOFTMAX, ""), ("pairs", SOFTMAX, ""),
+    *((style, SOFTMAX, "") for style in ("linear", "bare", "nameless", "chunks", "columns", "stacked", "pairs")),
     ("linear", "return scaled_dot_product_attention(q, k, v)", OWN_FUNCTION),  # a name of torch's
-    ("given", NORMED, ""), ("flat", SUMMED, ""), ("single", NORMED, ""), ("drawn", SUMMED, ""), ("pair", NORMED, ""),
+    *((style, NORMED, "") for style in ("given", "flat", "single", "pair")),
 ])
 def test_right_layer(judged, style, rest, extra):
     verdict = judged(style, rest, extra)
@@ -196,37 +136,23 @@ def test_right_layer(judged, style, rest, extra):
 PLANTED = [
     ("softmax-over-batch", "bare", "return nn.Softmax()(q @ k.mT / q.shape[-1] ** 0.5) @ v"),  # torch's choice of dim
     ("no-softmax", "stacked", 'return torch.einsum("btd,bsd,bse->bte", q, k, v) / q.shape[2] ** 0.5'),
-    ("scaled-by-sqrt-T", "nameless", SOFTMAX.replace("shape[2]", "shape[1]")),
-    ("attention-across-batch", "bare", """q, k, v = (t.reshape(-1, t.shape[2]) for t in (q, k, v))
-        return (F.softmax(q @ k.T / k.shape[1] ** 0.5, dim=-1) @ v).view(x.shape)"""),
-    ("attention-over-features", "nameless", "return v @ F.softmax(k.mT @ q / math.sqrt(x.shape[-1]), dim=-2)"),
     ("matrices-exchanged", "bare", "return F.softmax(q @ v.mT / k.shape[2] ** 0.5, dim=-1) @ k"),
     ("biases+matrix-reused", "biased", SOFTMAX.replace("q @ k", "k @ k")),
-    ("scaled-otherwise", "chunks", SOFTMAX.replace("k.shape[2] ** 0.5", "8")),
+    ("scaled-otherwise", "columns", SOFTMAX.replace("0.5", "0.75")),
     ("scaled-otherwise+biases", "biased", SOFTMAX.replace("k.shape[2] ** 0.5", "math.sqrt(50)")),
     ("softmax-epsilon+overflow", "stacked", """e = torch.exp(q @ k.mT / k.shape[2] ** 0.5)
         return e / (1e-6 + e.sum(-1, keepdim=True)) @ v"""),
     ("not-scaled+dropout-always", "bare", "return F.dropout(F.softmax(q @ k.mT, dim=-1) @ v)"),
     ("heads+wrong-size", "bare", HEADS.replace("// 2", "// 8").replace("2,", "8,", 1)),
     ("heads+output-projected+wrong-size", "four", HEADS.replace("return ", "return self.o(") + ")"),
-    ("not-scaled+causal", "linear", """scores = q @ k.mT + torch.full((x.shape[1],) * 2, -1e30).triu(1)
-        return scores.softmax(2) @ v"""),
-    ("softmax-over-queries+residual-inside", "turns", SOFTMAX.replace("dim=-1", "dim=1") + " + x"),
-    ("values-not-projected+scores-not-projected", "alone", "return (x @ x.mT / x.shape[2] ** 0.5).softmax(2) @ x"),
-    ("biases+output-projected+built-in", "whole", "return self.m(x, x, x)[0]"),
-    ("built-in", "bare", "return F.scaled_dot_product_attention(q, k, v)"),
-
-    ("across-batch", "flat", "return g * (x - x.mean()) / (x.var(correction=0) + 1e-8) ** 0.5 + b"),
+    ("softmax-over-queries+residual-inside", "chunks", SOFTMAX.replace("dim=-1", "dim=1") + " + x"),
     ("eps-as-minimum+eps-value", "single", NORMED.replace("torch.sqrt(v + 1e-8)", "v.sqrt().clip(1e-5)")),
     ("statistics-differ+unbiased-variance", "given", NORMED.replace("x.var((1, 2)", "x.var(1").replace("Fals", "Tru")),
-    ("affine-start", "late", NORMED),
-    ("affine-order", "single", SUMMED.replace(".mul(g).add(b)", ".add(b).mul(g)")),
-    ("affine-shape+interface", "listed", NORMED),
-    ("affine-swapped", "swapped", NORMED),
+    ("affine-order", "single", NORMED.replace("return g * ", "return g * (") + ")"),
     ("last-dimension-only+affine-shape", "features", NORMED.replace("(1, 2)", "2")),
     ("last-dimension-only+unbiased-variance+eps-outside-root+eps-value", "given",
      "return g * (x - x.mean(dim=-1, keepdim=True)) / (x.std(dim=-1, keepdim=True) + 1e-6) + b"),
-    ("eps-value+built-in", "drawn", "return F.layer_norm(x, x.shape[1:], g, b)"),
+    ("eps-value+built-in", "given", "return F.layer_norm(x, x.shape[1:], g, b)"),
 ]
 
 
@@ -238,20 +164,12 @@ def test_planted_mistake_is_named(judged, codes, style, rest):
     assert not verdict["right"]
     labels = {note.split(": ")[0] for note in verdict["notes"]}
     assert labels >= {*codes.split("+"), "exercise"}
-    if any(one.changes for one in MISTAKES if one.code in codes.split("+")) and style != "alone":
-        assert verdict["difference"] > 5 * EXACT
+    if any(one.changes for one in MISTAKES if one.code in codes.split("+")):
         assert "example" in labels
 
 
-@pytest.mark.parametrize(("style", "rest"), [("linear", SOFTMAX), ("given", NORMED)])
-def test_frozen_weights_are_not_learned(judged, style, rest):
-    assert judged(style, rest, init="\n        self.requires_grad_(False)")["mistake"] == "gradient"
-
-
-def test_biases_are_a_note_unless_strict(judged):
-    verdict = judged("biased", SOFTMAX, strict=False)
-    assert verdict["right"]
-    assert [note.split(": ")[0] for note in verdict["notes"]] == ["biases"]
+def test_frozen_weights_are_not_learned(judged):
+    assert judged("given", NORMED, init="\n        self.requires_grad_(False)")["mistake"] == "gradient"
 
 
 @pytest.mark.parametrize(("shown", "rest"), [
@@ -259,10 +177,7 @@ def test_biases_are_a_note_unless_strict(judged):
         for one in range(len(x)):
             rows.append((q[one] @ k[one].T / k.shape[2] ** 0.5).softmax(-1) @ v[one])
         return torch.stack(rows)"""),
-    ("for w in", "return torch.stack([one(*w) for w in zip(q, k, v)])"),
     ("softmax", "return torch.stack(list(map(one, q, k, v)))"),
-    ("mm()", """weights = (q @ k.mT / k.shape[2] ** 0.5).softmax(-1)
-        return torch.stack(list(map(torch.mm, weights, v)))"""),
     ("vmap", "return torch.vmap(one)(q, k, v)"),
 ])
 def test_loop_is_found_and_shown(judged, shown, rest):
@@ -280,10 +195,7 @@ def test_loop_over_the_projections_is_allowed(judged, line):
 
 @pytest.mark.parametrize(("code", "style", "rest"), [
     (None, "linear", SOFTMAX.replace("k.shape[2] ** 0.5", "torch.sqrt(torch.tensor(x.shape[2]))")),
-    (None, "scaled", "return (q @ k.mT).softmax(-1) @ v"),
     (None, "given", f"x = x.float()\n        {NORMED}"),
-    ("scaled-by-sqrt-T", "bare", "q, k = q.float(), k.float()\n        v = v.float()\n        " + SOFTMAX.replace(
-        "shape[2]", "shape[1]")),
     ("across-batch", "single", "assert x.dtype == torch.float32\n        " + NORMED.replace("(1, 2)", "(0, 1, 2)")),
 ])
 def test_float32_is_judged_with_its_tolerance(judged, code, style, rest):
@@ -294,7 +206,6 @@ def test_float32_is_judged_with_its_tolerance(judged, code, style, rest):
 
 @pytest.mark.parametrize(("style", "rest", "nearest"), [
     ("given", NORMED.replace("1e-8", "8e-6"), "eps-value"), ("given", NORMED + " + 1e-5", "the formula"),
-    ("flat", NORMED.replace("1e-8", "1e-8 + 1e-13"), "the formula"),
     ("chunks", SOFTMAX.replace("k.shape[2]", "(x.shape[1] * 1.01)"), "scaled-by-sqrt-T"),
 ])
 def test_unknown_mistake_shows_what_is_nearest(judged, style, rest, nearest):
@@ -307,27 +218,11 @@ def test_unknown_mistake_shows_what_is_nearest(judged, style, rest, nearest):
     assert right != wrong
 
 
-def test_example_shows_the_difference(judged):
-    example = judged("stacked", SOFTMAX + " * 2")["notes"][1]
-    expected, found = map(float, re.findall(r"-?\d+\.\d+", example))
-    assert found == pytest.approx(2 * expected, rel=1e-3)
-
-
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("class MySelfAttention:\n    pass", "raises TypeError"),
-    ("class MySelfAttention:\n    def __init__(self, d): pass", "MySelfAttention is not an nn.Module."),
-    ("class MySelfAttention(nn.Module):\n    def __init__(self, d): super().__init__()\n"
-     "    def forward(self, x, mask): return x", "only argument: missing a required argument: 'mask'"),
-    ("class MySelfAttention(nn.Module):\n    def __init__(self, d): super().__init__(); self.w = nn.Linear(d, d // 2)\n"
-     "    def forward(self, x): return x", "must have W_q, W_k and W_v of size"),
-])
-def test_class_that_cannot_be_judged(tmp_path, text, sentence):
-    (tmp_path / "models.py").write_text(f"from torch import nn\n{text}\n")
-    with pytest.raises(UserError, match=re.escape(sentence)):
+def test_class_that_cannot_be_judged(tmp_path):
+    (tmp_path / "models.py").write_text("from torch import nn\nclass MySelfAttention(nn.Linear):\n"
+                                        "    def __init__(self, d): super().__init__(d, d // 2)")
+    with pytest.raises(UserError, match="must have W_q, W_k and W_v of size"):
         judge(ATTENTION, define(tmp_path / "models.py")[ATTENTION])
-
-
-# Feedback for a student
 
 
 class Attention(nn.Module):
@@ -341,6 +236,10 @@ class Attention(nn.Module):
         return F.softmax(weights, dim=self.dim) @ self.W_v(x)
 
     dim = 2
+
+
+def unfilled(layer, x):
+    raise NotImplementedError
 
 
 def variant(**changes):
@@ -363,11 +262,10 @@ class Hanging(Attention):
     (variant(forward=lambda layer, x: os._exit(3)), False, "ended the process (exit code 3"),
     (variant(forward=lambda layer, x: x @ x), False, "RuntimeError: "),
     (variant(forward=lambda layer, x: bytearray(1 << 42)), False, "MemoryError"),
-    (3, False, "feedback needs a class"),
+    (variant(forward=unfilled), False, "Mine is not filled in"), (3, False, "feedback needs a class"),
 ])
 def test_feedback(monkeypatch, capfd, cls, right, sentence):
-    if cls is Hanging:
-        monkeypatch.setattr(check, "SECONDS", 1)
+    monkeypatch.setattr(check, "SECONDS", 1 if cls is Hanging else 5)
     found = check.feedback(cls)
     assert found.right is right
     assert sentence in repr(found)
@@ -375,17 +273,6 @@ def test_feedback(monkeypatch, capfd, cls, right, sentence):
     assert capfd.readouterr() == ("", "")
     if "RuntimeError" in sentence:
         assert "lambda layer, x: x @ x" in repr(found)  # the line of the student
-        assert "Traceback" not in repr(found)
-
-
-def test_feedback_on_a_layer_that_is_not_filled_in():
-    class Norm(nn.Module):
-        def __init__(self, size):
-            super().__init__()
-
-        def forward(self, x):
-            raise NotImplementedError
-    assert repr(check.feedback(Norm)).startswith("✗ Norm is not filled in")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside torch

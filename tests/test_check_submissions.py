@@ -78,12 +78,6 @@ def make_notebook(*cells):
     return json.dumps({"cells": [{"cell_type": "code", "source": cell.splitlines(True)} for cell in cells]})
 
 
-def run_check(*arguments):
-    command = [sys.executable, "-m", "check", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
-
-
 DELETES = f"import os, shutil\n{LAYERS}".replace("    var, mean", """    print('x' * 1_000_000)
         os.system('sleep 60 &')
         shutil.rmtree(os.path.dirname(os.path.dirname(__file__)), ignore_errors=True)
@@ -99,9 +93,10 @@ def test_command_on_a_folder_of_submissions(tmp_path):
     write_zip(folder / "other.zip", RIGHT | {"models.py": DELETES})
     write_folder(folder, {"unpacked/README": README, "unpacked/code/models.py": LAYERS, "z.rar": "Rar!"})
     table = tmp_path / "grades.csv"
-    code, out, err = run_check(folder, "--json", "--csv", table, "--jobs", 2)
-    assert (code, err) == (2, "")
-    results = [json.loads(line) for line in out.splitlines()]
+    command = [sys.executable, "-m", "check", folder, "--json", "--csv", table, "--jobs", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "")
+    results = [json.loads(line) for line in done.stdout.splitlines()]
     assert [result["id"] for result in results] == ["123456789", "111111111", "123456789", "123456789", None]
     assert [result["ok"] for result in results] == [True, False, False, False, False]
     broken = [[code for code, rule in result["rules"].items() if not rule["ok"]] for result in results]
@@ -111,21 +106,15 @@ def test_command_on_a_folder_of_submissions(tmp_path):
     header, *rows = csv.reader(table.read_text(encoding="utf-8-sig").splitlines())
     assert [row[0] for row in rows] == ["123456789", "111111111", "123456789", "123456789", ""]
     assert rows[1][header.index(NORM)] == "wrong: eps-value"
-    assert rows[2][header.index("file name")] == "broken"
     assert f"{NORM}: ε = 1e-06." in rows[1][-1]
     assert (folder / "other.zip").exists()
 
 
-def test_command_started_as_a_file():
-    assert subprocess.run([sys.executable, "check/__main__.py", "--help"], cwd=ROOT, capture_output=True).returncode == 0
-
-
-@pytest.mark.parametrize("arguments", [["none.py"], ["models.py", "--csv", "a.zip"], ["models.py", "--jobs", "0"]])
-def test_bad_arguments_are_one_sentence(arguments):
-    code, out, err = run_check(*arguments)
-    assert code == 2
-    assert "error: " in out + err
-    assert "Traceback" not in out + err
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["none.py"], 2), (["a.py", "--csv", "b.zip"], 2)])
+def test_command_started_as_a_file(arguments, code):
+    command = [sys.executable, "check/__main__.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
 @pytest.mark.parametrize(("files", "expected"), [
@@ -165,15 +154,16 @@ def test_layers_are_found_and_right(tmp_path, files):
     assert result["ok"], result
 
 
-@pytest.mark.parametrize(("text", "attention", "norm", "sentence"), [
-    (LAYERS.replace("q, k, v =", "time.sleep(99)\n        q, k, v ="), None, None, "took more than 10 seconds"),
-    (f"import os\n{LAYERS}".replace("q, k, v =", "os.abort()\n        q, k, v ="), None, None, "SIGABRT"),
-    (LAYERS.replace("q, k, v =", "raise NotImplementedError\n        q, k, v ="), "not-filled-in", None, ""),
-    (HEAD + NORM_CLASS, "missing", None, ""),
+@pytest.mark.parametrize(("text", "mistake", "sentence"), [
+    (LAYERS.replace("q, k, v =", "time.sleep(99); q, k, v ="), None, "took more than 10 seconds"),
+    (LAYERS.replace("q, k, v =", "os.abort(); q, k, v ="), None, "SIGABRT"),
+    (LAYERS.replace("q, k, v =", "raise NotImplementedError; q, k, v ="), "not-filled-in", ""),
+    (HEAD + NORM_CLASS, "missing", ""),
 ])
-def test_other_layer_is_judged(tmp_path, text, attention, norm, sentence):
-    layers = judge_submission(write_folder(tmp_path, {"models.py": f"import time\n{text}"}) / "models.py", timeout=10)["layers"]
-    assert (layers[ATTENTION]["mistake"], layers[NORM]["mistake"], layers[NORM]["right"]) == (attention, norm, True)
+def test_other_layer_is_judged(tmp_path, text, mistake, sentence):
+    path = write_folder(tmp_path, {"models.py": f"import os, time\n{text}"}) / "models.py"
+    layers = judge_submission(path, timeout=10)["layers"]
+    assert (layers[ATTENTION]["mistake"], layers[NORM]["right"]) == (mistake, True)
     assert sentence in layers[ATTENTION].get("error", "")
 
 
@@ -185,13 +175,12 @@ def test_submission_without_layers(tmp_path, files, sentence):
     assert sentence in judge_submission(write_folder(tmp_path, files))["error"]
 
 
-def test_zips_that_cannot_be_unpacked(tmp_path, monkeypatch):
-    data = write_zip(tmp_path / "x.zip", {"../../models.py": LAYERS, "work\\a.py": "", "b.py": ""}).read_bytes()
+def test_zips(tmp_path, monkeypatch):
+    write_zip(tmp_path / "x.zip", {"../../models.py": LAYERS, "work\\a.py": "", "b.py": ""})
     process.unpack(tmp_path / "x.zip", tmp_path / "copy")
     assert {path.name for path in (tmp_path / "copy").rglob("*.py")} == {"models.py", "a.py", "b.py"}
-    assert [path.name for path in tmp_path.glob("*.py")] == []
-    (tmp_path / "y.zip").write_bytes(data[:100])
     monkeypatch.setattr(process, "MAX_FILES", 2)
+    (tmp_path / "y.zip").write_bytes((tmp_path / "x.zip").read_bytes()[:100])
     for name, sentence in (("y.zip", "cannot be unpacked"), ("x.zip", "holds more than 2 files")):
         with pytest.raises(UserError, match=sentence):
             process.unpack(tmp_path / name, tmp_path / "copy")
@@ -235,15 +224,12 @@ def test_rules_that_are_kept(tmp_path, files):
 @pytest.mark.parametrize(("changes", "code", "sentence"), [
     ({"README": None}, "readme", "0 READMEs"), ({"README.md": README}, "readme", "2 READMEs"),
     ({"README": "Name:\nCSE username:\nID: 123456789"}, "readme", "lacks a name"),
-    ({"README": README.replace("ID: 123456789", "")}, "readme", "lacks an ID"),
     ({"README": README.replace("89", "80")}, "readme", "has the ID 123456780, but the file name has 123456789"),
     ({"report.pdf": None}, "pdf", "0 PDFs"), ({"report.pdf": b"no"}, "pdf", "cannot be opened"),
     ({"report.pdf": make_pdf(7)}, "pdf", "has 7 pages"), ({"b.pdf": make_pdf()}, "pdf", "2 PDFs"),
     ({"model.pt": "", "__MACOSX/._a": "", "mingpt/b/a.py": ""}, "extra", "remove __MACOSX, mingpt, model.pt (minGPT's"),
     ({"sentiment_analysis.py": TRAINING.replace("np.random", "random")}, "seeds", "np.random.seed: not called"),
-    ({"sentiment_analysis.py": TRAINING.replace("torch.m", "m.m")}, "seeds", "torch.manual_seed: not called"),
     ({"models.py": f"import nltk\n{LAYERS}"}, "imports", "models.py imports nltk"),
-    ({"models.py": f"def f():\n    import transformers\n{LAYERS}"}, "imports", "models.py imports transformers"),
     (GENERATION | {"other.py": "import helpers.gpt2.hub"}, "imports", "hub.py imports transformers"),
     ({"broken.py": "a b"}, "code", "broken.py is not valid Python"),
 ])
@@ -254,12 +240,11 @@ def test_rule_that_is_broken(tmp_path, changes, code, sentence):
     assert sentence in broken[code]
 
 
-@pytest.mark.parametrize(("name", "number"), [
-    ("lovelaceada_12345_67890_ex5_123456789.zip", "123456789"), ("ex5_123456789-1.zip", "123456789"),
-    ("ex5_123456789 (1).zip", "123456789"), ("Ada_7_assignsubmission_file_ex5_123456789.zip", "123456789"),
-    ("final.zip", None),
+@pytest.mark.parametrize("name", [
+    "lovelaceada_12345_67890_ex5_123456789.zip", "ex5_123456789-1.zip", "ex5_123456789 (1).zip",
+    "Ada_7_assignsubmission_file_ex5_123456789.zip", "final.zip",
 ])
-def test_names_of_learning_platforms(tmp_path, name, number):
+def test_names_of_learning_platforms(tmp_path, name):
     folder = write_folder(tmp_path, RIGHT)
-    assert list(broken_rules(folder, name)) == ([] if number else ["name"])
+    assert list(broken_rules(folder, name)) == (["name"] if name == "final.zip" else [])
     assert find_id(folder, name) == "123456789"
