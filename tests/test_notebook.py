@@ -10,7 +10,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)  # on a busy machine
-NOTEBOOK = ROOT / "notebook.ipynb"
 PATH_OF_A_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|usr|content|Users|work|mnt)/|site-packages")
 FORWARD = re.compile(r"    def forward\(self, x\):.*raise NotImplementedError", re.DOTALL)
 ANSWER_THE_QUESTIONS_OF_THE_NOTES = """
@@ -32,7 +31,7 @@ torch.testing.assert_close(norm_in_loops(norm, x), expected)
 
 
 def read_notebook():
-    return nbformat.read(NOTEBOOK, as_version=4)
+    return nbformat.read(ROOT / "notebook.ipynb", as_version=4)
 
 
 def code_cells(notebook):
@@ -45,15 +44,9 @@ def index_of(notebook, text):
     return notebook.cells.index(cell)
 
 
-def text_of(*cells):
-    """Return what cells printed, and their results as plain text."""
-    outputs = [output for cell in cells for output in cell.outputs]
-    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
-
-
 def solutions(notebook):
     """Return the code of the folded solutions: of the self-attention and of the layer normalisation."""
-    texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    texts = "\n".join(cell.source for cell in notebook.cells)
     return re.findall(r"```python\n(    def forward\(self, x\):.*?)\n```", texts, re.DOTALL)
 
 
@@ -65,11 +58,12 @@ def fill_in(notebook, *forwards):
 
 
 def execute(notebook, folder):
-    """Execute the notebook in a folder. The first error stops it, and is raised."""
+    """Execute the notebook in a folder, and return what it printed and all results as text. An error is raised."""
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": folder}}).execute()
-    return text_of(*code_cells(notebook))
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 @pytest.fixture
@@ -127,4 +121,4 @@ def test_stored_outputs_are_those_of_one_complete_run_and_small():
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert not PATH_OF_A_MACHINE.search(str(outputs))
-    assert NOTEBOOK.stat().st_size <= 800_000
+    assert (ROOT / "notebook.ipynb").stat().st_size <= 800_000
