@@ -4,32 +4,27 @@
     python sentiment_analysis.py --sample               a quick try on 312 bundled reviews, with its own settings
     python sentiment_analysis.py --preset bonus         about 93 %, see helpers/bonus/
 
-A run writes `metrics.json`, `loss.png` and `model.pt` to `runs/PRESET/`. Settings that differ from the preset are part
-of the folder's name, as in `runs/required-blocks2`.
+A run writes `metrics.json`, `loss.png` and `model.pt` to a folder such as `runs/required` or `runs/required-blocks2`.
 """
 
 from helpers import UserError, keep_freed_memory, run  # before torch
 
 # isort: split
 import argparse
-import datetime
 import importlib.metadata
 import json
-import math
 import platform
 import sys
 import time
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch.nn import functional as F
-from torchtext.vocab import Vocab
 from tqdm import tqdm
 
-from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab, predict_logits
+from helpers.batches import BucketLoader, add_glove, build_vocab, predict_logits
 from helpers.files import DownloadError, reading, whole_file, write_text
 from helpers.imdb import DATA_DIR, SAMPLE, find_source, identity_of, is_sample, load_reviews, select, split_train_val
 from helpers.predictor import Predictor, make_pipeline, models_text
@@ -41,11 +36,14 @@ PRESETS = {  # what differs from the settings of the exercise, which are the def
     "bonus": BONUS | {"epochs": 5, "bonus": {"unlabelled": False}},
     "bonus-unsup": BONUS | {"epochs": 8, "bonus": {"unlabelled": True}},
 }
+# As in the exercise. Items are (label, ids). Batches are ids (B, T), in the bonus channels (B, T, C), and labels (B,).
+ImdbData = namedtuple("ImdbData", "train_set valid_set test_set train_loader valid_loader test_loader vocab pad_id")
 NOT_SETTINGS = {"preset", "data_dir", "cache_dir", "out", "device", "seed", "resume"}
 
 
 def make_parser():
     """Return the parser of the command line."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
@@ -63,7 +61,7 @@ def make_parser():
     add("--seed", type=int, default=42, help="seed of numpy and torch")
     add("--data-dir", default=DATA_DIR, help="the IMDB archive, its folder, or the extracted data")
     add("--cache-dir", default=".cache", help="folder for cached results")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    add("--device", choices=devices, default=devices[-1], help="where the network is trained")
     add("--out", help="folder for the results; without it, runs/ and a name from the preset and changed settings")
     add("--resume", action="store_true", help="continue an interrupted run")
     parser.set_defaults(valid_share=0.2, bonus=None)
@@ -77,40 +75,24 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.preset == "sample" and args.data_dir != SAMPLE:
         parser.error("--sample trains on the bundled reviews; leave out --data-dir")
-    if min(args.blocks, args.epochs, args.lr, args.batch_size, args.max_len, args.min_freq) <= 0:
-        parser.error("--blocks, --epochs, --lr, --batch-size, --max-len and --min-freq must be above 0")
-    if not 0 <= args.dropout < 1 or not 0 <= args.seed < 2**32:
-        parser.error("--dropout must be from 0 to below 1, and --seed from 0 to 4294967295")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("this machine has no CUDA device; leave out --device")
+    above_0 = args.blocks, args.epochs, args.lr, args.batch_size, args.max_len, args.min_freq
+    if min(above_0) <= 0 or not 0 <= args.dropout < 1:
+        parser.error("--dropout must be from 0 to below 1, and the other settings above 0")
     chosen = settings_of(args) | {"seed": args.seed}
     changed = {name: value for name, value in chosen.items() if value != parser.get_default(name)}
     for name, value in make_pipeline(settings_of(args)).settings.items():
         if value is None and name in changed:
             parser.error(f"the network in models.py has no argument {name}; leave out --{name}")
-    if args.out is None:  # a folder of its own for each preset, data and choice of settings
-        data = ["on-sample"] if is_sample(args.data_dir) and args.preset != "sample" else []
-        args.out = "runs/" + "-".join([args.preset, *data, *(f"{name}{value}" for name, value in changed.items())])
-    args.out = Path(args.out)
+    name = [args.preset, *(f"{setting}{value}" for setting, value in changed.items())]
+    if is_sample(args.data_dir) and args.preset != "sample":
+        name.insert(1, "on-sample")
+    args.out = Path(args.out or "runs/" + "-".join(name))
     return args
 
 
 def settings_of(args):
     """Return the settings of a run, as in `metrics.json` and `model.pt`."""
     return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-
-
-class ImdbData(NamedTuple):
-    """The eight values of the exercise's `load_imdb_data`."""
-
-    train_set: ReviewSet  # items are (label, ids)
-    valid_set: ReviewSet
-    test_set: ReviewSet
-    train_loader: BucketLoader  # batches of ids (B, T), inputs of the bonus, if any, and float labels (B,)
-    valid_loader: BucketLoader
-    test_loader: BucketLoader
-    vocab: Vocab
-    pad_id: int
 
 
 def set_seed(seed):
@@ -165,7 +147,7 @@ def run_epoch(epoch, model, data, optimizer, scheduler):
     train_loss = train_epoch(model, data.train_loader, optimizer, scheduler, f"epoch {epoch}")
     seconds = time.perf_counter() - started
     valid = compute_metrics(predict_logits(model, data.valid_loader, "validation"), data.valid_set.labels)
-    if not math.isfinite(train_loss + valid["loss"]):
+    if not np.isfinite(train_loss + valid["loss"]):
         raise UserError(f"the loss of epoch {epoch} is not finite; try a smaller --lr.")
     print(f"epoch {epoch:2d}  train loss {train_loss:.4f}  valid loss {valid['loss']:.4f}  "
           f"valid accuracy {valid['accuracy']:.2%}  {seconds:6.1f} s", flush=True)
@@ -173,14 +155,8 @@ def run_epoch(epoch, model, data, optimizer, scheduler):
             "seconds": seconds}
 
 
-def identity_of_run(args, pipeline, data):
-    """Return what must be equal for a run to continue another: a dict of JSON values."""
-    return pipeline.settings | {"seed": args.seed, "device": args.device, "models.py": models_text(),
-                                "vocabulary": data.vocab.itos, "reviews": identity_of(data.train_set.reviews)}
-
-
 def save_checkpoint(path, identity, metrics, parts):
-    """Write everything that the next epochs depend on. `parts` are objects with a `state_dict`."""
+    """Write all that the next epochs depend on. `identity` tells runs apart; `parts` have a `state_dict`."""
     kind, keys, *rest = np.random.get_state()
     random = {"numpy": (kind, keys.tolist(), *rest), "torch": torch.get_rng_state(),
               "cuda": torch.cuda.get_rng_state_all()}
@@ -201,7 +177,6 @@ def load_checkpoint(path, identity, parts):
         np.random.set_state(saved["random"]["numpy"])
         torch.set_rng_state(saved["random"]["torch"])
         torch.cuda.set_rng_state_all(saved["random"]["cuda"])
-    print(f"continuing after epoch {len(saved['metrics']['epochs'])}")
     return saved["metrics"]
 
 
@@ -219,8 +194,6 @@ def train(args):
     checkpoint = args.out / "checkpoint.pt"  # there from the first epoch until the run is finished
     if checkpoint.exists() and not args.resume:
         raise UserError(f"{args.out} holds an interrupted run; add --resume to continue it, or delete {checkpoint}.")
-    if args.resume and not checkpoint.exists():
-        raise UserError(f"{args.out} holds no interrupted run; leave out --resume.")
     started = time.perf_counter()
     keep_freed_memory()
     pipeline = make_pipeline(settings_of(args))
@@ -230,7 +203,8 @@ def train(args):
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=args.lr, fused=True)
     scheduler = pipeline.make_scheduler(optimizer, args.epochs * len(data.train_loader))
     parts = model, optimizer, scheduler
-    identity = identity_of_run(args, pipeline, data)
+    identity = pipeline.settings | {"seed": args.seed, "device": args.device, "models.py": models_text(),
+                                    "reviews": identity_of(data.train_set.reviews)}
     metrics = load_checkpoint(checkpoint, identity, parts) if args.resume else describe_run(args, pipeline, data)
     started -= metrics["seconds"]  # of the epochs before an interruption
 
@@ -243,7 +217,7 @@ def train(args):
     predictor = Predictor(model, data.vocab, pipeline, metrics["data"])
     predictor.calibrate(data.valid_set.reviews)
     metrics |= {"calibration": predictor.calibration, "seconds": time.perf_counter() - started,
-                "date": datetime.datetime.now().isoformat(timespec="seconds")}
+                "date": time.strftime("%Y-%m-%dT%H:%M:%S")}
     predictor.save(args.out / "model.pt")
     write_text(args.out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     checkpoint.unlink()  # a folder with a checkpoint counts as an interrupted run
@@ -253,6 +227,8 @@ def train(args):
 
 def plot_losses(metrics, path):
     """Draw the training and validation loss of each epoch."""
+    from matplotlib.figure import Figure  # here, because --help does not need it
+
     figure = Figure(figsize=(6, 3.75), layout="constrained")  # without pyplot, so it needs no display
     title = f"{metrics['data']}: test accuracy {metrics['test']['accuracy']:.1%}"
     axes = figure.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "binary cross-entropy", "title": title})
@@ -270,11 +246,10 @@ def plot_losses(metrics, path):
 
 def print_results(metrics, folder):
     """Print the test accuracy, the confusion matrix and where the results are."""
-    (true_negative, false_positive), (false_negative, true_positive) = metrics["test"]["confusion"]
     print(f"{metrics['data']} test accuracy {metrics['test']['accuracy']:.2%}")
     print("                  predicted negative  predicted positive")
-    print(f"negative reviews  {true_negative:18,}  {false_positive:18,}")
-    print(f"positive reviews  {false_negative:18,}  {true_positive:18,}")
+    for name, (negative, positive) in zip(["negative", "positive"], metrics["test"]["confusion"], strict=True):
+        print(f"{name} reviews  {negative:18,}  {positive:18,}")
     print(f"{metrics['seconds']:.0f} s; results are in {folder}: metrics.json, loss.png, model.pt")
     if metrics["data"] == "SAMPLE":
         print("SAMPLE results, not IMDB: trained and tested on the 312 invented reviews in sample_reviews/.")
@@ -285,7 +260,7 @@ def main():
     try:
         find_source(args.data_dir)
     except DownloadError as error:
-        if "--data-dir" in " ".join(sys.argv):
+        if args.data_dir != DATA_DIR:
             raise
         print(f"note: {error}")
         args = parse_args([*sys.argv[1:], "--sample"])

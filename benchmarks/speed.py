@@ -8,7 +8,7 @@
   with spaCy for the ids. It is rewritten from its description.
 
 Times are CPU seconds of one thread, so that other programs matter less. The two sides take turns, and a time is a
-median over rounds. Expect ratios of 1.0 for a step, 0.4 for an epoch and 0.5 for the first start.
+median over rounds. Expect ratios of 1.0 for a step, 0.45 for an epoch and 0.6 for the first start.
 """
 
 import functools

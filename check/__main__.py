@@ -49,6 +49,7 @@ def main():
                         help="time limit for a submission; if one layer exceeds it, the other layer gets the same time "
                         "(default: %(default)s)")
     args = parser.parse_args()
+    sys.stdout.reconfigure(errors="replace")  # for a console without ✓, and for strange names of files
     if args.jobs < 1 or not args.timeout > 0:
         parser.error("--jobs and --timeout must be positive")
     if args.csv and args.csv.suffix.lower() != ".csv":  # "--csv *.zip" would overwrite the first of them
@@ -128,7 +129,7 @@ def summarise(result):
 
 def write_table(path, results):
     """Write a table with one row for each submission. What was not checked has an empty cell."""
-    with open(path, "w", newline="", encoding="utf-8-sig") as file:  # with this encoding, Excel reads all letters
+    with open(path, "w", newline="", encoding="utf-8-sig", errors="replace") as file:  # as Excel reads it
         table = csv.writer(file)
         table.writerow(["ID", "submission", "all right", *CLASSES, *RULES.values(), "remarks"])
         for result in results:

@@ -124,7 +124,6 @@ norm("affine-shape", "the shape of γ and β is not (T, d)", AFFINE)
 norm("affine-swapped", "the parameter that starts at 1 is added, and the one that starts at 0 multiplies", AFFINE)
 norm("affine-start", "γ and β do not start at 1 and 0", START)
 norm("interface", "the exercise's block cannot build the layer", INTERFACE)
-
 both("loop", "forward runs a Python loop", NO_LOOPS)
 both("built-in", "a layer or function of PyTorch does the work", FROM_SCRATCH)
 both("not-filled-in", "the layer is not filled in", BOTH_LAYERS)

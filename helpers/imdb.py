@@ -53,10 +53,7 @@ def make_reviews(words, tokens, starts, labels=None):
 
 
 def find_source(data_dir):
-    """Return the archive or the extracted folder at `data_dir`. Download the archive if a folder has neither.
-
-    Raises UserError if `data_dir` does not exist, and DownloadError if the archive cannot be downloaded.
-    """
+    """Return the archive or the extracted folder at `data_dir`. Download the archive if a folder has neither."""
     place = Path(data_dir)
     for folder in (place, place / "aclImdb"):
         if (folder / "train").is_dir():
@@ -78,19 +75,16 @@ def is_sample(source):
 def read_folder(folder, parts):
     """Return the wanted files of an extracted archive: a dict from names such as "train/pos/0_9.txt" to bytes."""
     files = {}
-    for pattern in ("*/*.txt", *(f"{part}/*.txt" for part in parts)):
+    for pattern in ("*/urls_*.txt", *(f"{part}/[0-9]*.txt" for part in parts)):
         for path in folder.glob(pattern):
-            name = path.relative_to(folder).as_posix()
-            if WANTED.match(name):
-                files[name] = path.read_bytes()
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
     return files
 
 
 def read_archive(path, parts):
     """Return the wanted files of an archive, as `read_folder` does."""
     files = {}
-    advice = f"download it again from {ARCHIVE_URL}, or extract it and give the folder."
-    with reading(path, advice), tarfile.open(path) as archive:
+    with reading(path, f"download it again from {ARCHIVE_URL}."), tarfile.open(path) as archive:
         for member in tqdm(archive, desc="reading the archive", unit=" files", total=100_027, leave=False):
             found = WANTED.search(member.name)
             if found and (found[1].rpartition("/")[0] in parts or "/urls_" in found[1]):
@@ -108,28 +102,21 @@ def content_digest(files, labels):
 
 
 def read_reviews(source, parts=LABELLED):
-    """Read, verify and tokenize an archive or an extracted folder; return `Reviews`, sorted by the names of the files.
-
-    Line i of `train/urls_pos.txt` is the movie of `train/pos/i_*.txt`.
-    """
-    read = read_folder if source.is_dir() else read_archive
-    files = read(source, parts)
-    lists = {}
-    for name in [name for name in files if "/urls_" in name]:
-        lists[name] = files.pop(name).splitlines()
+    """Read, verify and tokenize an archive or an extracted folder; return `Reviews`, sorted by names of files."""
+    files = read_folder(source, parts) if source.is_dir() else read_archive(source, parts)
+    lists = {name: files[name].splitlines() for name in files if "/urls_" in name}
     is_right = is_sample(source) or content_digest(files, ("neg", "pos")) == LABELLED_SHA256
     if parts >= UNLABELLED:
         is_right = is_right and content_digest(files, ("unsup",)) == UNLABELLED_SHA256
     if not is_right:
-        raise UserError(f"{source} does not hold the unaltered reviews of the Large Movie Review Dataset (found "
-                        f"{len(files):,} files); download it from {ARCHIVE_URL}.")
-    names = sorted(files)
+        raise UserError(f"{source} does not hold the unaltered reviews of IMDB; download them from {ARCHIVE_URL}.")
+    names = sorted(files.keys() - lists.keys())
     labels, stars, movies = [], [], []
     for name in names:
         part, kind, number, rating = re.split("[/_.]", name)[:4]
         labels.append(LABELS[kind])
         stars.append(int(rating))
-        line = lists[f"{part}/urls_{kind}.txt"][int(number)]
+        line = lists[f"{part}/urls_{kind}.txt"][int(number)]  # line i is the movie of i_*.txt
         movies.append(line.rstrip(b"/").removesuffix(b"/usercomments"))
     words, tokens, starts = tokenize([files[name].decode(errors="replace") for name in names])
     test = np.array([name.startswith("test/") for name in names])
@@ -164,10 +151,7 @@ def select(reviews, chosen):
 
 
 def cut_spans(reviews, length, generator):
-    """Return `length` tokens from a random place of each review that is long enough, as `Reviews` with the same words.
-
-    `generator` is a `numpy.random.Generator`.
-    """
+    """Return `length` tokens from a random place of each review that is long enough, as `Reviews`."""
     reviews = select(reviews, np.diff(reviews.starts) >= length)
     first = reviews.starts[:-1] + generator.integers(np.diff(reviews.starts) - length + 1)
     lengths = np.full(len(first), length)

@@ -2,21 +2,21 @@
 
 import ast
 import inspect
-import itertools
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+from torchtext.vocab import Vocab
 
 import models
 from helpers import UserError
-from helpers.batches import BucketLoader, ReviewSet, predict_logits, vocab_of_words
+from helpers.batches import BucketLoader, ReviewSet, predict_logits
 from helpers.calibration import fit, sharpness
 from helpers.files import reading, whole_file
-from helpers.imdb import LABELLED, cut_spans, make_reviews
-from helpers.text import tokenize
+from helpers.imdb import LABELLED, cut_spans
 
 VERSION = 4  # of `model.pt`; raise it when tokens or inputs of the network change
 EXCERPTS = (5, 10, 20, 50)  # tokens
@@ -37,8 +37,8 @@ def models_text():
 
 def same_code(text, other):
     """Return whether two texts of Python modules differ at most in comments, docstrings and layout."""
-    trees = [ast.parse(text), ast.parse(other)]
-    for node in itertools.chain.from_iterable(map(ast.walk, trees)):
+    trees = ast.parse(text), ast.parse(other)
+    for node in [*ast.walk(trees[0]), *ast.walk(trees[1])]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return ast.dump(trees[0]) == ast.dump(trees[1])
@@ -57,8 +57,7 @@ class Pipeline:
     def __init__(self, settings):
         taken = inspect.signature(network_class(self.network)).parameters
         self.arguments = {name: settings[name] for name in self.optional if name in taken}
-        ignored = [name for name in self.optional if name not in taken]
-        self.settings = settings | dict.fromkeys(ignored)
+        self.settings = settings | {name: None for name in self.optional if name not in taken}
         # A network without this attribute does not know which tokens are padding.
         self.masks_padding = getattr(network_class("MyTransformer"), "masks_padding", False)
 
@@ -107,14 +106,9 @@ def make_pipeline(settings):
 
 
 class Predictor:
-    """A trained network that classifies texts.
+    """A network that classifies texts, with the vocabulary and the `Pipeline` that were fitted to its training reviews.
 
-    Args:
-        model: the network.
-        vocab: its `torchtext.vocab.Vocab`.
-        pipeline: a `Pipeline` that was fitted on the training reviews.
-        data: what the network was trained on, "IMDB" or "SAMPLE".
-        calibration: a, b and c. The default does not change the logits.
+    `data` is "IMDB" or "SAMPLE". The default of `calibration`, a, b and c, does not change the logits.
     """
 
     def __init__(self, model, vocab, pipeline, data, calibration=(0.0, 0.0, 0.0)):
@@ -127,15 +121,14 @@ class Predictor:
         """Return what `save` wrote. Raises UserError if the file is damaged or its weights do not fit `models.py`."""
         saved = read_model(path, device)
         changed = not same_code(saved["models"], models_text())
-        vocab = vocab_of_words(saved["words"].split("\n"), saved["features"])
+        vocab = Vocab(Counter(), specials=saved["words"].split("\n"))
+        vocab.vectors = torch.zeros(len(vocab), saved["features"])  # the weights replace them
         pipeline = make_pipeline(saved["settings"])
         pipeline.load_state(saved["bonus"], vocab)
         try:
             model = pipeline.build_model(vocab).to(device)
             model.load_state_dict(saved["weights"])
         except Exception as error:  # the constructor may be anybody's
-            if not changed:
-                raise
             raise UserError(f"the weights in {path} do not fit models.py, which has changed since they were trained; "
                             "train again, or put the old models.py back.") from error
         if changed:
@@ -144,10 +137,11 @@ class Predictor:
 
     def save(self, path):
         """Write everything that `load` needs. It assumes no name of a weight. One text of words is read in no time."""
-        content = {"version": VERSION, "models": models_text(), "data": self.data, "settings": self.pipeline.settings,
-                   "words": "\n".join(self.vocab.itos), "features": self.vocab.vectors.shape[1],
-                   "weights": self.model.state_dict(), "calibration": list(self.calibration),
-                   "bonus": self.pipeline.state()}
+        words = "\n".join(self.vocab.itos)
+        features = self.vocab.vectors.shape[1]
+        content = {"version": VERSION, "models": models_text(), "data": self.data, "words": words, "features": features,
+                   "settings": self.pipeline.settings, "bonus": self.pipeline.state(),
+                   "weights": self.model.state_dict(), "calibration": list(self.calibration)}
         with whole_file(path) as temporary:
             torch.save(content, temporary)
 
@@ -157,22 +151,18 @@ class Predictor:
         logits = predict_logits(self.model, BucketLoader(review_set), "predicting").cpu()
         return (logits * sharpness(self.calibration, np.diff(reviews.starts))).float()
 
-    def probabilities(self, texts):
-        """Return the probability that each text is positive: (texts,)."""
-        return self.logits(make_reviews(*tokenize(texts))).sigmoid()
-
     def calibrate(self, reviews):
         """Fit the calibration on excerpts of validation reviews."""
         self.calibration = 0.0, 0.0, 0.0
         logits_of_all = self.logits(reviews)  # computed once, although every draw contains the whole reviews
-        logits, lengths, labels = [], [], []
+        draws = []
         for seed in range(DRAWS):
             generator = np.random.default_rng(seed)
-            for texts in [*(cut_spans(reviews, length, generator) for length in EXCERPTS), reviews]:
-                if len(texts.labels):
-                    logits.append(logits_of_all if texts is reviews else self.logits(texts))
-                    lengths.append(np.diff(texts.starts))
-                    labels.append(torch.from_numpy(texts.labels))
+            draws += [cut_spans(reviews, length, generator) for length in EXCERPTS] + [reviews]
+        draws = [texts for texts in draws if len(texts.labels)]  # no review may be long enough
+        logits = [logits_of_all if texts is reviews else self.logits(texts) for texts in draws]
+        lengths = [np.diff(texts.starts) for texts in draws]
+        labels = [torch.from_numpy(texts.labels) for texts in draws]
         self.calibration = fit(torch.cat(logits), np.concatenate(lengths), torch.cat(labels))
 
 

@@ -19,7 +19,8 @@ from check.locate import find_layers
 from check.rules import check_rules
 from helpers import UserError, run
 from helpers.files import whole_file
-from report.build import author_of, choose_runs, make_parser, read_json, read_pdf, render
+from report.build import author_of, make_parser, read_pdf, render
+from report.runs import choose_runs, read_json
 
 ROOT = Path(__file__).parents[1]
 README = """\

@@ -31,6 +31,6 @@ def write_sentences(runs, prefixes=10, **changes):
     """Write `gpt2/gpt2_sentences.json` with five sentences for each prefix to a folder of runs."""
     numbers = [(f"Prefix {i}", j) for i in range(prefixes) for j in range(5)]
     sentences = [{"prefix": prefix, "sentence": f"{prefix} made sentence {j} for $3."} for prefix, j in numbers]
-    content = {"model": "gpt2", "parameters": 124_439_808, "backend": "mingpt", "device": "CPU", "substitutes": [],
-               "seed": 42, "settings": {"top_k": 40, "temperature": 1.0}, "sentences": sentences}
+    content = {"model": "gpt2", "parameters": 124_439_808, "weights_sha256": "ab", "backend": "mingpt", "device": "CPU",
+               "substitutes": [], "seed": 42, "settings": {"top_k": 40, "temperature": 1.0}, "sentences": sentences}
     write_text(runs / "gpt2" / "gpt2_sentences.json", json.dumps(content | changes))

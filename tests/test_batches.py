@@ -9,13 +9,11 @@ import pytest
 import torch
 from torchtext.vocab import Vocab
 
-from helpers import UserError, batches
+from helpers import batches
 from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab, load_glove, predict_logits
 from helpers.bonus import BonusReviewSet
 from helpers.imdb import make_reviews
 from tests.toy import random_reviews, toy_vocab, words_of
-
-# Vocabulary and word vectors
 
 
 @pytest.mark.parametrize("options", [{}, {"max_size": 5, "min_freq": 2}, {"min_freq": 1}, {"min_freq": 1000}])
@@ -60,12 +58,6 @@ def test_glove_of_100_features_is_read_from_stanfords_archive(tmp_path, monkeypa
     assert (list(found), vectors.tolist()) == (words, values.tolist())
     (tmp_path / "cache" / "glove.6B.zip").unlink()
     assert list(load_glove(100, tmp_path / "cache")[0]) == words, "words and vectors are cached too"
-    (tmp_path / "cache" / "glove.6B.zip").write_bytes(b"<html>Not Found</html>")
-    with pytest.raises(UserError, match="glove.6B.zip cannot be read"):
-        load_glove(200, tmp_path / "cache")
-
-
-# Batches
 
 
 def kept_places(length, max_len, is_bonus):
@@ -106,6 +98,10 @@ def test_batch_holds_the_padded_lists(max_len, is_bonus, pad_to_max_len):
                 for row, i in zip(of_batch, chosen, strict=True):
                     assert row[:len(ids[i])].tolist() == kept_channels[i]
                     assert not (pad_to_max_len and row[len(ids[i]):].any())
+    for loader in (BucketLoader(review_set), BucketLoader(review_set, 2)):
+        shapes = [batch.shape for batch, *_ in loader]
+        assert (len(loader), sum(B for B, _ in shapes)) == (len(shapes), 5)
+        assert not pad_to_max_len or {T for _, T in shapes} == {max_len}
 
 
 @pytest.fixture(scope="module")
@@ -155,16 +151,6 @@ def test_evaluation_fills_its_batches_with_tokens_and_draws_no_random_numbers(re
         assert len(batch) == 1 or len(batch) * longest <= tokens
         assert (len(batch) + 1) * longest > tokens or batch is numbers[-1]
     assert np.array_equal(np.random.get_state()[1], before)
-
-
-@pytest.mark.parametrize("batch_size", [None, 16])
-def test_every_batch_has_max_len_tokens_for_a_network_without_a_mask(batch_size):
-    review_set = ReviewSet(random_reviews([3, 0, 90, 7] * 9), toy_vocab(), 60, pad_to_max_len=True)
-    loader = BucketLoader(review_set, batch_size)
-    shapes = [tuple(ids.shape) for ids, _ in loader]
-    assert len(loader) == len(shapes)
-    assert sum(B for B, _ in shapes) == 36
-    assert {T for _, T in shapes} == {60}
 
 
 @pytest.mark.parametrize("batch_size", [None, 16])

@@ -71,7 +71,6 @@ def write(path, style, rest, extra="", init=""):
 
 
 def define(path):
-    """Return what a file defines."""
     names = {"__name__": "solution"}
     exec(compile(path.read_text(), path, "exec"), names)
     return names
@@ -101,6 +100,7 @@ def test_formulas_equal_the_loops():
                                F.layer_norm(x, x.shape[1:], gamma[0], beta[0], 1e-8))
 
 
+@pytest.mark.our_models
 @pytest.mark.parametrize(("code", "edits"), MUTATIONS)
 def test_mutation_of_our_layers_is_named(tmp_path, code, edits):
     path = tmp_path / "models.py"

@@ -77,7 +77,7 @@ def test_file_that_cannot_be_downloaded_leaves_nothing(url, tmp_path, name, dige
     assert names(tmp_path) == []
 
 
-def test_arrays_are_computed_once_for_a_key(tmp_path):
+def test_arrays_are_computed_once_for_a_key_and_a_damaged_file_is_one_sentence(tmp_path):
     calls = []
 
     def make():
@@ -92,7 +92,7 @@ def test_arrays_are_computed_once_for_a_key(tmp_path):
     assert [load([1, "a"]), load([1, "a"]), load([2, "a"])] == [1, 1, 2]
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match="delete it and run again"):
         load([1, "a"])
 
 

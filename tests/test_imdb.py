@@ -25,9 +25,6 @@ def same(a, b):
     return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in pairs)
 
 
-# Reading
-
-
 @pytest.mark.parametrize("parts", [LABELLED, ALL], ids=["labelled", "all"])
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 def test_reviews_are_the_files_in_sorted_order(toy_imdb, tmp_path, packed, parts):
@@ -80,9 +77,6 @@ def test_data_dir_is_an_archive_or_a_folder_around_it(toy_data, tmp_path, monkey
     monkeypatch.setattr(imdb, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
     with pytest.raises(DownloadError, match="127.0.0.1"):
         imdb.find_source(tmp_path)
-
-
-# Selecting and splitting
 
 
 def test_ranges_are_those_of_a_loop():
@@ -142,9 +136,7 @@ def test_identity_depends_on_everything_that_is_learned_from():
     assert imdb.identity_of(replace(reviews), mask) == found[0]
 
 
-# The real archive
-
-
+@pytest.mark.timeout(900)
 @pytest.mark.skipif("IMDB_DIR" not in os.environ, reason="no real data: set IMDB_DIR to the archive's folder")
 def test_all_of_imdb(tmp_path):
     source = imdb.find_source(os.environ["IMDB_DIR"])

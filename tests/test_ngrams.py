@@ -53,12 +53,6 @@ def test_negation_is_that_of_a_loop():
     assert 500 < sum(expected) < 2500
 
 
-def test_sentences_start_after_end_marks_and_with_each_text():
-    words = ["Good", ".", "Really", "good", "!", "!", "Yes", "...", "no", ".", "a"]
-    reviews = make_reviews(words, np.arange(11), np.array([0, 8, 8, 9, 11]))
-    assert np.flatnonzero(ngrams.starts_sentence(reviews)).tolist() == [0, 2, 6, 8, 9, 10]
-
-
 def grams_of(words):
     """Return the word, the 2-gram and the 3-gram that end at each token, or None. A negated word is ("not", word)."""
     ids = [WORDS.index(word) for word in words]
@@ -95,16 +89,12 @@ def tables_of(reviews, train):
     return [NgramTable(words, keys, of_fold, np.ones(1)) for of_fold in values], folds
 
 
-@pytest.mark.parametrize(("order", "min_reviews"), [(1, 5), (2, 1), (2, 5), (3, 2)])
-def test_frequent_ngrams_are_those_of_plain_counts(corpus, order, min_reviews):
+def test_words_of_a_table_are_in_enough_reviews(corpus):
     reviews, _ = corpus
-    count = Counter()
-    for words in words_of(reviews):
-        ids = [WORDS.index(word) for word in words]
-        count.update({tuple(ids[i:i + order]) for i in range(len(ids) - order + 1)})
-    frequent = sorted(gram for gram, number in count.items() if number >= min_reviews)
-    keys = [sum(word * V**back for back, word in enumerate(reversed(gram))) for gram in frequent]
-    assert ngrams.frequent_keys(reviews.tokens, reviews.starts, order, V, min_reviews).tolist() == keys
+    counts = Counter(word for words in words_of(reviews) for word in set(words))
+    for least in (1, 5, 30):
+        words, _, _ = ngrams.find_vocabulary(reviews, least)
+        assert words == [word for word in WORDS if counts[word] >= least]
 
 
 def test_values_are_plain_counts_of_the_other_films(corpus):

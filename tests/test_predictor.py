@@ -12,12 +12,9 @@ from helpers.imdb import cut_spans, make_reviews, read_reviews
 from helpers.predictor import Pipeline, Predictor, make_pipeline, models_text
 from helpers.text import tokenize
 from tests.test_own_models import EXTRA_LAYER
-from tests.toy import ROOT, BagOfWords, random_reviews, toy_vocab, use_models
+from tests.toy import ROOT, BagOfWords, probabilities, random_reviews, toy_vocab, use_models
 
 TEXTS = ["A superb, moving film.", "boring", "", "It is not boring at all !", "superb " * 60]
-
-
-# Saving and loading
 
 
 @pytest.fixture(params=["toy_run", "toy_bonus_run"])
@@ -28,32 +25,35 @@ def model_file(request, tmp_path):
 
 def test_saved_predictor_is_the_predictor(model_file, tmp_path, capsys):
     first = Predictor.load(model_file)
-    assert "note" not in capsys.readouterr().out
+    assert "note" not in capsys.readouterr().err
     assert any(first.calibration)
     first.save(tmp_path / "again.pt")
     again = Predictor.load(tmp_path / "again.pt")
     assert (again.calibration, again.data, again.pipeline.settings) == (first.calibration, "IMDB",
                                                                        first.pipeline.settings)
-    assert again.probabilities(TEXTS).equal(first.probabilities(TEXTS))
+    assert probabilities(again, TEXTS).equal(probabilities(first, TEXTS))
+    again.calibration = 0.5, 0.0, 0.0
+    again.save(tmp_path / "again.pt")
+    assert Predictor.load(tmp_path / "again.pt").calibration == [0.5, 0.0, 0.0], "not what was read before"
 
 
 def test_answer_does_not_depend_on_the_other_texts(model_file):
     loaded = Predictor.load(model_file)
-    alone = torch.cat([loaded.probabilities([text]) for text in TEXTS])
-    torch.testing.assert_close(loaded.probabilities(TEXTS), alone, atol=1e-5, rtol=1e-5)
+    alone = torch.cat([probabilities(loaded, [text]) for text in TEXTS])
+    torch.testing.assert_close(probabilities(loaded, TEXTS), alone, atol=1e-5, rtol=1e-5)
     logit = loaded.logits(make_reviews(*tokenize(TEXTS[:1])))
     assert alone[0].item() == pytest.approx(1 / (1 + np.exp(-logit.item())))
 
 
 def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwise(toy_run, monkeypatch, capsys):
     path, text = toy_run / "model.pt", models_text()
-    expected = Predictor.load(path).probabilities(TEXTS)
+    expected = probabilities(Predictor.load(path), TEXTS)
     capsys.readouterr()
     use_models(monkeypatch, "# a comment\n" + text)
-    assert Predictor.load(path).probabilities(TEXTS).equal(expected)
-    assert capsys.readouterr().err.count("note") == 0
+    assert probabilities(Predictor.load(path), TEXTS).equal(expected)
+    assert "note" not in capsys.readouterr().err
     use_models(monkeypatch, text + "\nTHREE = 1 + 2\n")
-    assert Predictor.load(path).probabilities(TEXTS).equal(expected)
+    assert probabilities(Predictor.load(path), TEXTS).equal(expected)
     assert "note: models.py has changed" in capsys.readouterr().err
     use_models(monkeypatch, text + EXTRA_LAYER)
     with pytest.raises(UserError, match="do not fit models.py, which has changed.*train again"):
@@ -75,9 +75,6 @@ def test_bundled_network_has_its_stored_accuracy_on_the_sample():
     sample = read_reviews(imdb.SAMPLE)
     logits = Predictor.load(ROOT / "pretrained" / "sentiment" / "model.pt").logits(sample)
     assert ((logits > 0).numpy() == sample.labels).mean() > 0.85
-
-
-# Calibration
 
 
 def factor(calibration, length):

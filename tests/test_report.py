@@ -12,12 +12,14 @@ import torch
 
 import models
 from helpers import UserError
+from helpers.files import file_digest
 from helpers.imdb import load_reviews, select
 from helpers.predictor import Predictor
 from report import build
 from report.analysis import SENTENCE, errors_by_length, update_analysis
+from report.runs import SMALL_GPT, choose_runs
 from tests.made_up import BONUS, NOTES, write_run, write_sentences
-from tests.toy import ROOT, read_json
+from tests.toy import ROOT, probabilities, read_json
 
 REFERENCE = ROOT / "report" / "reference"
 
@@ -39,7 +41,7 @@ def make_report(runs, *options, notes=""):
     """Build the report of a folder of runs; `notes` is the text of the author's notes."""
     Path("notes.typ").write_text(notes, encoding="utf-8")  # the default of --notes
     args = build.make_parser("").parse_args(["--runs", str(runs), *map(str, options)])
-    return Report(build.render(args, *build.choose_runs(args)))
+    return Report(build.render(args, *choose_runs(args)))
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_attention_is_that_of_the_first_block(run, toy_imdb, tmp_path):
     ids = torch.tensor([[predictor.vocab.stoi[token] for token in found["tokens"]]])
     weights = predictor.model.blocks[0].attention.weights(predictor.model.embedding(ids))[0]
     assert np.allclose(found["weights"], weights.detach(), atol=1e-6)
-    assert found["probability"] == pytest.approx(predictor.probabilities([SENTENCE]).item(), abs=1e-6)
+    assert found["probability"] == pytest.approx(probabilities(predictor, [SENTENCE]).item(), abs=1e-6)
 
 
 @pytest.mark.our_models
@@ -142,8 +144,8 @@ def figures_of(folder):
 
 
 def test_reference_report_has_the_figures_of_its_runs_and_other_reports_do_not(runs):
-    args = ["--name", "Reference solution", "--required", REFERENCE / "required", "--bonus", REFERENCE / "bonus",
-            "--bonus", REFERENCE / "bonus-unsup", "--notes", REFERENCE / "notes.typ", "--allow-substitutes"]
+    args = ["--name", "Reference solution", "--bonus", REFERENCE / "bonus", "--bonus", REFERENCE / "bonus-unsup",
+            "--notes", REFERENCE / "notes.typ", "--allow-substitutes"]
     committed, other = Report((REFERENCE.parent / "report.pdf").read_bytes()), make_report(runs, notes=NOTES)
     assert make_report(REFERENCE, *args).text == committed.text, "run make reference"
     assert committed.draft == ""
@@ -159,7 +161,7 @@ def test_reference_report_has_the_figures_of_its_runs_and_other_reports_do_not(r
 def test_choice_of_runs(tmp_path, capsys):
     def chosen(*options):
         args = build.make_parser("").parse_args(["--runs", str(tmp_path), *map(str, options)])
-        required, bonus = build.choose_runs(args)
+        required, bonus = choose_runs(args)
         return required and required.name, [path.name for path in bonus]
 
     write_run(tmp_path / "sample", data="SAMPLE", epochs=20, lr=1e-3)
@@ -173,16 +175,17 @@ def test_choice_of_runs(tmp_path, capsys):
     (tmp_path / "bonus" / "checkpoint.pt").touch()
     assert chosen() == ("a-new", ["two"])
     assert "--resume" in capsys.readouterr().out
-    assert chosen("--bonus", tmp_path / "old", "--bonus", tmp_path / "two") == (None, ["old", "two"])
+    assert chosen("--bonus", tmp_path / "old", "--bonus", tmp_path / "two") == ("a-new", ["old", "two"])
 
 
 def test_substitutes_need_permission_and_stand_on_the_first_page(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         make_report(tmp_path)
     write_run(tmp_path / "sample", data="SAMPLE")
-    write_sentences(tmp_path, substitutes=["a small GPT"])
-    with pytest.raises(UserError, match="a small GPT.*SAMPLE.*--allow-substitutes"):
-        make_report(tmp_path)
+    for sentences in ({"substitutes": ["a small GPT"]}, {"weights_sha256": file_digest(SMALL_GPT)}):
+        write_sentences(tmp_path, **sentences)
+        with pytest.raises(UserError, match="small GPT.*SAMPLE.*--allow-substitutes"):
+            make_report(tmp_path)
     page = make_report(tmp_path, "--allow-substitutes").first_page
     assert page.index("small GPT") < page.index("SAMPLE") < page.index("Self-attention and")
 

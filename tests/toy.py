@@ -1,10 +1,9 @@
-"""Toy data in the layout of the archive, small texts and networks, and how tests start programs."""
+"""Toy data in the layout of the archive, small texts and networks, and how tests run a program."""
 
 import json
 import os
 import random
 import runpy
-import subprocess
 import sys
 import tarfile
 from collections import Counter
@@ -17,6 +16,7 @@ from torchtext.vocab import Vocab
 
 from helpers import predictor
 from helpers.imdb import make_reviews
+from helpers.text import tokenize
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = ["wonderful", "moving", "superb", "charming", "brilliant", "touching"]
@@ -57,6 +57,11 @@ def words_of(reviews):
     return [[reviews.words[token] for token in reviews.tokens[first:last]] for first, last in bounds]
 
 
+def probabilities(predictor, texts):
+    """Return the probability that each text is positive."""
+    return predictor.logits(make_reviews(*tokenize(texts))).sigmoid()
+
+
 def random_reviews(lengths, labels=None, num_words=8):
     """Return `Reviews` with so many random words each: w0, w1, ..."""
     tokens = np.random.default_rng(0).integers(0, num_words, sum(lengths)).astype(np.int32)
@@ -75,11 +80,6 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def losses_of(metrics):
-    """Return the metrics of all epochs without their times."""
-    return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in metrics["epochs"]]
-
-
 def use_models(monkeypatch, text, path="models.py"):
     """Let `text` take the place of `models.py` in this process."""
     Path(path).write_text(text, encoding="utf-8")
@@ -93,13 +93,6 @@ def run_program(monkeypatch, module, *options):
     """Run `python -m module OPTIONS` in this process."""
     monkeypatch.setattr(sys, "argv", [module, *map(str, options)])
     runpy.run_module(module, run_name="__main__")
-
-
-def run_python(*arguments, cwd=ROOT):
-    """Run Python in a new process; return its exit code, standard output and standard error."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=250,
-                          env=os.environ | {"PYTHONPATH": str(cwd)})
-    return done.returncode, done.stdout, done.stderr
 
 
 class BagOfWords(torch.nn.Module):
