@@ -8,8 +8,8 @@ import nbclient
 import nbformat
 import pytest
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)  # on a busy machine
+ROOT = Path(__file__).parents[1]
 PATH_OF_A_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|usr|content|Users|work|mnt)/|site-packages")
 FORWARD = re.compile(r"    def forward\(self, x\):.*raise NotImplementedError", re.DOTALL)
 ANSWER_THE_QUESTIONS_OF_THE_NOTES = """
@@ -20,13 +20,12 @@ Path("notes.typ").write_text(re.sub("^= .*", r"\\g<0>\\nMy answer.", notes, flag
 COMPARE_LOOPS_WITH_THOSE_OF_THE_CHECK = """
 from check import loops
 x, attention, norm = torch.randn(5, 4), MySelfAttention(4), MyLayerNorm((5, 4))
-nn.init.normal_(norm.gamma)
-nn.init.normal_(norm.beta)
-matrices = [layer.weight.tolist() for layer in (attention.W_q, attention.W_k, attention.W_v)]
-expected = torch.tensor(loops.attention_in_loops(x.tolist(), *matrices))
-torch.testing.assert_close(attention_in_loops(attention, x), expected)
-expected = torch.tensor(loops.norm_in_loops(x.tolist(), norm.gamma.tolist(), norm.beta.tolist()))
-torch.testing.assert_close(norm_in_loops(norm, x), expected)
+for parameter in norm.parameters(): nn.init.normal_(parameter)
+matrices = [parameter.tolist() for parameter in attention.parameters()]
+expected = loops.attention_in_loops(x.tolist(), *matrices)
+torch.testing.assert_close(attention_in_loops(attention, x), torch.tensor(expected))
+expected = loops.norm_in_loops(x.tolist(), norm.gamma.tolist(), norm.beta.tolist())
+torch.testing.assert_close(norm_in_loops(norm, x), torch.tensor(expected))
 """
 
 
@@ -69,9 +68,9 @@ def execute(notebook, folder):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A copy of the project, because the notebook writes to it."""
-    for name, value in {"SAMPLE": "1", "TQDM_DISABLE": "1", "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1",
-                        "IPYTHONDIR": str(tmp_path / "ipython")}.items():
-        monkeypatch.setenv(name, value)
+    for name in ("SAMPLE", "TQDM_DISABLE", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no network
     for name in ("helpers", "check", "predict", "report", "sample_reviews", "pretrained", "benchmarks/results"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for path in [*ROOT.glob("*.py"), ROOT / "requirements.txt"]:
@@ -96,7 +95,6 @@ def test_filled_in_it_hands_in_the_classes_of_the_learner(project):
     notebook.cells.append(nbformat.v4.new_code_cell(COMPARE_LOOPS_WITH_THOSE_OF_THE_CHECK))
     text = execute(notebook, project)
     assert re.findall(r"^✓ (\w+) is right", text, re.MULTILINE) == ["MySelfAttention", "MyLayerNorm"]
-    assert not re.search("is not right yet|nothing of your own", text)
     assert re.findall(r"^(\w+) +right: ", text, re.MULTILINE) == ["MySelfAttention", "MyLayerNorm"]  # python -m check
     handed_in = (project / "models.py").read_text(encoding="utf-8")
     assert [solution in handed_in for solution in solutions(notebook)] == [True, True]
@@ -107,18 +105,16 @@ def test_filled_in_it_hands_in_the_classes_of_the_learner(project):
 def test_known_mistakes_are_named(project):
     notebook = read_notebook()
     attention, norm = solutions(notebook)
-    viewed = attention.replace("k.transpose(1, 2)", "k.view(k.shape[0], k.shape[2], k.shape[1])")
-    fill_in(notebook, viewed, norm.replace("correction=0, ", ""))
+    fill_in(notebook, attention.replace("dim=2", "dim=1"), norm.replace("correction=0, ", ""))
     del notebook.cells[index_of(notebook, "feedback(MyLayerNorm)") + 1:]
     text = execute(notebook, project)
-    assert "✗ MySelfAttention is wrong: viewed\n" in text
-    assert "✗ MyLayerNorm is wrong: unbiased-variance\n" in text
+    assert re.findall(r"✗ My\w+ is wrong: (\S+)", text) == ["softmax-over-queries", "unbiased-variance"]
 
 
 def test_stored_outputs_are_those_of_one_complete_run_and_small():
     cells = code_cells(read_notebook())
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert not PATH_OF_A_MACHINE.search(str(outputs))
     assert (ROOT / "notebook.ipynb").stat().st_size <= 800_000
