@@ -37,10 +37,7 @@ class MySelfAttention(nn.Module):
         return torch.bmm(self.weights(x, mask), v)  # (B, T, T) (B, T, d) -> (B, T, d)
 
     def weights(self, x, mask=None):
-        """Return softmax(Q Kᵀ / √d): x (B, T, d), mask (B, T) or None -> (B, T, T).
-
-        Each row sums to 1. Padding has weight 0.
-        """
+        """Return softmax(Q Kᵀ / √d), whose rows sum to 1: x (B, T, d), mask (B, T) or None -> (B, T, T)."""
         q, k = self.W_q(x), self.W_k(x)  # (B, T, d)
         bias = q.new_zeros(x.shape[0], 1, x.shape[1])  # (B, 1, T), added to the scores of every query
         if mask is not None:

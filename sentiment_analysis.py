@@ -194,6 +194,8 @@ def train(args):
     checkpoint = args.out / "checkpoint.pt"  # there from the first epoch until the run is finished
     if checkpoint.exists() and not args.resume:
         raise UserError(f"{args.out} holds an interrupted run; add --resume to continue it, or delete {checkpoint}.")
+    if args.resume and not checkpoint.exists():
+        raise UserError(f"{args.out} holds no interrupted run; leave out --resume.")
     started = time.perf_counter()
     keep_freed_memory()
     pipeline = make_pipeline(settings_of(args))
@@ -260,7 +262,7 @@ def main():
     try:
         find_source(args.data_dir)
     except DownloadError as error:
-        if args.data_dir != DATA_DIR:
+        if "--data-dir" in " ".join(sys.argv) or not SAMPLE.exists():
             raise
         print(f"note: {error}")
         args = parse_args([*sys.argv[1:], "--sample"])
