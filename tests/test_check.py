@@ -135,20 +135,15 @@ def test_right_layer(judged, style, rest, extra):
 
 PLANTED = [
     ("softmax-over-batch", "bare", "return nn.Softmax()(q @ k.mT / q.shape[-1] ** 0.5) @ v"),  # torch's choice of dim
-    ("no-softmax", "stacked", 'return torch.einsum("btd,bsd,bse->bte", q, k, v) / q.shape[2] ** 0.5'),
-    ("matrices-exchanged", "bare", "return F.softmax(q @ v.mT / k.shape[2] ** 0.5, dim=-1) @ k"),
     ("biases+matrix-reused", "biased", SOFTMAX.replace("q @ k", "k @ k")),
     ("scaled-otherwise", "columns", SOFTMAX.replace("0.5", "0.75")),
-    ("scaled-otherwise+biases", "biased", SOFTMAX.replace("k.shape[2] ** 0.5", "math.sqrt(50)")),
     ("softmax-epsilon+overflow", "stacked", """e = torch.exp(q @ k.mT / k.shape[2] ** 0.5)
         return e / (1e-6 + e.sum(-1, keepdim=True)) @ v"""),
     ("not-scaled+dropout-always", "bare", "return F.dropout(F.softmax(q @ k.mT, dim=-1) @ v)"),
-    ("heads+wrong-size", "bare", HEADS.replace("// 2", "// 8").replace("2,", "8,", 1)),
     ("heads+output-projected+wrong-size", "four", HEADS.replace("return ", "return self.o(") + ")"),
     ("softmax-over-queries+residual-inside", "chunks", SOFTMAX.replace("dim=-1", "dim=1") + " + x"),
     ("eps-as-minimum+eps-value", "single", NORMED.replace("torch.sqrt(v + 1e-8)", "v.sqrt().clip(1e-5)")),
     ("statistics-differ+unbiased-variance", "given", NORMED.replace("x.var((1, 2)", "x.var(1").replace("Fals", "Tru")),
-    ("affine-order", "single", NORMED.replace("return g * ", "return g * (") + ")"),
     ("last-dimension-only+affine-shape", "features", NORMED.replace("(1, 2)", "2")),
     ("last-dimension-only+unbiased-variance+eps-outside-root+eps-value", "given",
      "return g * (x - x.mean(dim=-1, keepdim=True)) / (x.std(dim=-1, keepdim=True) + 1e-6) + b"),
@@ -278,14 +273,10 @@ def test_feedback(monkeypatch, capfd, cls, right, sentence):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside torch
 def test_forward_mode_finds_wrong_gradients_where_backward_is_impossible(monkeypatch):
     """A forked process cannot call backward() if its parent has used a GPU."""
-    original = torch.autograd.gradcheck
+    def grad(*args, **options):
+        raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
 
-    def gradcheck(*args, check_backward_ad=True, **kwargs):
-        if check_backward_ad:
-            raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
-        return original(*args, check_backward_ad=False, **kwargs)
-
-    monkeypatch.setattr(torch.autograd, "gradcheck", gradcheck)
+    monkeypatch.setattr(torch.autograd, "grad", grad)
     detached = variant(forward=lambda layer, x: Attention.forward(layer, x.detach()))
     x = torch.randn(2, 3, 4, dtype=torch.float64)
     for cls, problem in ((Attention, None), (detached, "they differ from finite differences")):

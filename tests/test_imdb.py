@@ -12,7 +12,7 @@ from helpers import UserError, imdb
 from helpers.files import DownloadError
 from helpers.imdb import LABELLED, UNLABELLED, read_reviews, select, split_train_val
 from helpers.predictor import make_pipeline
-from helpers.text import concat_ranges, tokenize
+from helpers.text import tokenize
 from sentiment_analysis import load_imdb_data, parse_args, settings_of
 from tests.toy import random_reviews, words_of, write_tar
 
@@ -77,12 +77,6 @@ def test_data_dir_is_an_archive_or_a_folder_around_it(toy_data, tmp_path, monkey
     monkeypatch.setattr(imdb, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
     with pytest.raises(DownloadError, match="127.0.0.1"):
         imdb.find_source(tmp_path)
-
-
-def test_ranges_are_those_of_a_loop():
-    starts, lengths = np.array([7, 0, 3, 3]), np.array([2, 0, 4, 1])
-    loop = [start + i for start, length in zip(starts, lengths, strict=True) for i in range(length)]
-    assert concat_ranges(starts, lengths).tolist() == loop
 
 
 @pytest.mark.parametrize("chosen", [np.array([3, 0, 3]), np.zeros(0, int), np.arange(5) % 2 == 0])

@@ -104,13 +104,6 @@ def test_options_that_the_network_does_not_take_are_refused(monkeypatch):
             parse_args(options)
 
 
-def test_a_missing_class_is_one_sentence(monkeypatch):
-    use_models(monkeypatch, HANDOUT.replace("MyTransformerBlock", "Block"))
-    parse_args([])
-    with pytest.raises(UserError, match="MyTransformerBlock"):
-        parse_args(["--preset", "bonus"])
-
-
 def test_project_with_own_models_py_and_without_the_bonus(tmp_path):
     """In a copy of the project, in a new process."""
     for name in ("sentiment_analysis.py", "predict", "helpers", SAMPLE.name):
@@ -122,8 +115,11 @@ def test_project_with_own_models_py_and_without_the_bonus(tmp_path):
     assert len(list(tmp_path.glob("runs/sample-*/model.pt"))) == 1
 
 
-def test_without_its_folder_the_bonus_is_refused(monkeypatch):
+def test_without_its_class_or_its_folder_only_the_bonus_is_refused(monkeypatch):
+    use_models(monkeypatch, HANDOUT.replace("MyTransformerBlock", "Block"))
+    with pytest.raises(UserError, match="MyTransformerBlock"):
+        parse_args(["--preset", "bonus"])
     monkeypatch.setitem(sys.modules, "helpers.bonus", None)
-    parse_args([])
     with pytest.raises(UserError, match="helpers/bonus"):
         parse_args(["--preset", "bonus"])
+    parse_args([])
