@@ -212,7 +212,7 @@ def test_rules_that_are_kept(tmp_path, files):
     ({"report.pdf": make_pdf(7)}, "pdf", "has 7 pages"), ({"b.pdf": make_pdf()}, "pdf", "2 PDFs"),
     ({"model.pt": "", "__MACOSX/._a": "", "mingpt/b/a.py": ""}, "extra", "remove __MACOSX, mingpt, model.pt (minGPT's"),
     ({"sentiment_analysis.py": TRAINING.replace("np.random", "random")}, "seeds", "np.random.seed: not called"),
-    ({"models.py": f"import nltk\n{LAYERS}"}, "imports", "models.py imports nltk"),
+    ({"models.py": f"import scipy\n{LAYERS}"}, "imports", "models.py imports scipy"),
     (GENERATION | {"other.py": "import helpers.gpt2.hub"}, "imports", "hub.py imports transformers"),
     ({"broken.py": "a b"}, "code", "broken.py is not valid Python"),
 ])

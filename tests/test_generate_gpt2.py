@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 import generate_gpt2
 from generate_gpt2 import OWN_GPT, PREFIXES, find_mingpt, find_weights, first_sentence, load_weights
-from helpers import UserError, run
+from helpers import UserError
 from helpers.files import file_digest
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
@@ -40,17 +41,9 @@ def nothing_from_elsewhere(monkeypatch):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """A function that runs the command. It returns the exit code, and what was printed on standard output and error."""
-    def command(*options):
-        monkeypatch.setattr(sys, "argv", ["generate_gpt2.py", *map(str, options)])
-        try:
-            run(generate_gpt2.main)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-    return command
+def command(call):
+    """A function that runs the command; returns exit code, standard output and standard error."""
+    return partial(call, generate_gpt2.main)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Networks that others might write take the place of `models.py`: training on the sample, predict and the bonus."""
 
-import shutil
-import subprocess
 import sys
 
 import pytest
@@ -10,7 +8,7 @@ from helpers import UserError
 from helpers.imdb import SAMPLE
 from helpers.predictor import Predictor, models_text
 from sentiment_analysis import parse_args, settings_of
-from tests.toy import ROOT, probabilities, read_json, run_program, use_models
+from tests.toy import probabilities, read_json, run_program, use_models
 
 # As in the hand-out, with fixed vectors: no mask, and no other arguments than the exercise's.
 HANDOUT = '''
@@ -102,17 +100,6 @@ def test_options_that_the_network_does_not_take_are_refused(monkeypatch):
     for options in (["--dropout", "0.5"], ["--freeze"]):
         with pytest.raises(SystemExit):
             parse_args(options)
-
-
-def test_project_with_own_models_py_and_without_the_bonus(tmp_path):
-    """In a copy of the project, in a new process."""
-    for name in ("sentiment_analysis.py", "predict", "helpers", SAMPLE.name):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    shutil.rmtree(tmp_path / "helpers" / "bonus")
-    (tmp_path / "models.py").write_text(HANDOUT, encoding="utf-8")
-    subprocess.run([sys.executable, "sentiment_analysis.py", "--sample", *QUICK], check=True)
-    assert len(list(tmp_path.glob("runs/sample-*/model.pt"))) == 1
 
 
 def test_without_its_class_or_its_folder_only_the_bonus_is_refused(monkeypatch):

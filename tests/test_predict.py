@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import UserError, run
+from helpers import UserError
 from helpers.imdb import make_reviews
 from helpers.predictor import Predictor
 from helpers.text import tokenize
@@ -31,20 +31,6 @@ AWKWARD = ['He said "no", twice;\tthen\r\nleft.', "a\u2028b\x85c\x0cd", "back\\s
 @pytest.fixture(params=["toy_run", "toy_bonus_run"])
 def predictor(request):
     return Predictor.load(request.getfixturevalue(request.param) / "model.pt")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """A function that runs a command line in this process; returns exit code, standard output and standard error."""
-    def call(*options):
-        monkeypatch.setattr(sys, "argv", ["predict", *map(str, options)])
-        try:
-            run(command.main)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-    return call
 
 
 def as_reviews(*texts):
@@ -183,7 +169,7 @@ def test_damaged_table_is_refused_in_one_sentence(call, tmp_path, toy_run, name)
     if name in DAMAGED:
         (tmp_path / name).write_bytes(DAMAGED[name])
     out = tmp_path / "out.csv"
-    code, _, err = call("--file", tmp_path / name, "--model", toy_run, "--out", out)
+    code, _, err = call(command.main, "--file", tmp_path / name, "--model", toy_run, "--out", out)
     assert (code, err.count("error: "), err.count("\n"), out.exists()) == (2, 1, 1, False)
 
 
@@ -199,25 +185,25 @@ def test_table_gets_two_columns_and_an_accuracy(call, toy_run, tmp_path):
     table = pd.DataFrame({"Text": [TEXTS[0], None, TEXTS[1]], "stars": [1, 2, 3], "label": ["pos", "neg", "neg"]})
     table.to_csv(tmp_path / "in.csv", index=False)
     options = "--file", tmp_path / "in.csv", "--model", toy_run, "--out", tmp_path / "new" / "out.csv"
-    code, out, _ = call(*options)
+    code, out, _ = call(command.main, *options)
     expected = classify(Predictor.load(toy_run / "model.pt"), TEXTS[:2])
     found = pd.read_csv(tmp_path / "new" / "out.csv", keep_default_na=False)
     assert found["predicted_label"].tolist() == [expected[0].label, "", expected[1].label]
     assert float(found["predicted_probability"][2]) == pytest.approx(expected[1].probability)
     right = [expected[0].label == "positive", expected[1].label == "negative"]
     assert (code, out) == (0, f"accuracy {np.mean(right):.2%} on 2 labelled texts\n")
-    assert "unknown" in call(*options, "--label-column", "Stars")[1]
-    assert "no column reviews" in call(*options, "--column", "reviews")[2]
+    assert "unknown" in call(command.main, *options, "--label-column", "Stars")[1]
+    assert "no column reviews" in call(command.main, *options, "--column", "reviews")[2]
 
 
 def test_answers_as_lines_and_as_json(call, toy_run, monkeypatch):
     torch.save(torch.load(toy_run / "model.pt") | {"data": "SAMPLE"}, "model.pt")
     monkeypatch.setattr(Predictor, "logits", lambda predictor, reviews: torch.tensor([-3.0, 0.1]))
-    code, out, err = call("--model", "model.pt", "A film\nto  sleep", "a film " * 20, "")
+    code, out, err = call(command.main, "--model", "model.pt", "A film\nto  sleep", "a film " * 20, "")
     assert out.splitlines()[0] == "negative   95.3%  A film to sleep"
     assert out.splitlines()[1] == "positive   52.5%  hard to say: " + ("a film " * 20)[:59] + "…"
     assert (code, out.splitlines()[2].strip(), err.count("SAMPLE")) == (0, "no text", 1)
-    first, second = call("--model", "model.pt", "--json", "A film", "qwertz xyzzy")[1].splitlines()
+    first, second = call(command.main, "--model", "model.pt", "--json", "A film", "qwertz xyzzy")[1].splitlines()
     assert json.loads(first) == {"text": "A film", "label": "negative", "probability": pytest.approx(0.9526, abs=1e-4),
                                  "sure": True, "known": 1.0, "note": None}
     assert (json.loads(second)["sure"], json.loads(second)["known"]) == (False, 0.0)
@@ -225,9 +211,9 @@ def test_answers_as_lines_and_as_json(call, toy_run, monkeypatch):
 
 def test_notes_on_texts_that_are_probably_something_else(call, toy_run, tmp_path):
     (tmp_path / "a.txt").touch()
-    assert "--file a.txt" in call("--model", toy_run, "a.txt")[2]
-    assert "in quotes" in call("--model", toy_run, "A", "superb", "film.")[2]
-    assert "in quotes" not in call("--model", toy_run, "A film.", "superb")[2]
+    assert "--file a.txt" in call(command.main, "--model", toy_run, "a.txt")[2]
+    assert "in quotes" in call(command.main, "--model", toy_run, "A", "superb", "film.")[2]
+    assert "in quotes" not in call(command.main, "--model", toy_run, "A film.", "superb")[2]
 
 
 def test_bundled_network_only_with_its_own_models_py(call, toy_run, monkeypatch, tmp_path):
@@ -236,13 +222,13 @@ def test_bundled_network_only_with_its_own_models_py(call, toy_run, monkeypatch,
     torch.save(saved | {"models": "# of my own\n" + saved["models"]}, command.BUNDLED)
     assert command.find_model() == command.BUNDLED
     torch.save(saved | {"models": saved["models"] + "\nx = 1\n"}, command.BUNDLED)
-    assert call("A film")[0] == 2
+    assert call(command.main, "A film")[0] == 2
     for age, name in enumerate(["new", "old"]):
         path = tmp_path / "runs" / name / "model.pt"
         path.parent.mkdir(parents=True)
         torch.save(saved, path)
         os.utime(path, (1e9 - age, 1e9 - age))
-    code, _, err = call("A film")
+    code, _, err = call(command.main, "A film")
     assert (code, "runs/new/model.pt" in err) == (0, True)
 
 
@@ -250,7 +236,7 @@ def test_bundled_network_only_with_its_own_models_py(call, toy_run, monkeypatch,
     [], ["film", "--file", "a.csv"], ["film", "--out", "a.xlsx"], ["film", "--json", "--out", "a.csv"],
     ["film", "--explain", "a.png"], ["one", "two", "--explain", "a.html"], ["film", "--model", "nowhere"], ["", " "]])
 def test_wrong_options_are_refused(call, toy_run, options):
-    code, out, err = call("--model", toy_run, *options)
+    code, out, err = call(command.main, "--model", toy_run, *options)
     assert (code, out, err.count("error: ")) == (2, "", 1)
 
 
