@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from helpers.bonus import BonusReviewSet, BonusTransformer, regions
 from helpers.bonus.ngrams import NgramTable, channels_by_fold, learn_values
-from helpers.bonus.regions import Learner, RegionEmbedding, learn, polarity
+from helpers.bonus.regions import Learner, RegionEmbedding, learn
 from helpers.bonus.short_texts import ShortTextLoader
 from helpers.imdb import make_reviews, select
 from helpers.text import tokenize
@@ -116,13 +116,6 @@ def test_learning_is_deterministic_and_standardizes_the_features(monkeypatch):
     features = first(text)[text > 0]
     torch.testing.assert_close(features.mean(dim=0), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(features.std(dim=0), torch.full((4,), 0.3), atol=1e-3, rtol=0)
-
-
-def test_polarity_is_the_difference_in_standard_errors():
-    texts = [[2, 2, 3]] * 30 + [[3], [3, 4, 4]] * 15
-    reviews = make_reviews([], np.concatenate(texts), np.cumsum([0, *map(len, texts)]), np.repeat([1, 0], 30))
-    found = polarity(reviews, 6, reviews.tokens)
-    assert found[2:] == pytest.approx([1, 0.02, 15 / math.sqrt(19) / 4, 0.02])
 
 
 # Short texts

@@ -73,9 +73,6 @@ def test_mingpt_with_copied_weights_equals_transformers(tiny):
     ids = torch.randint(300, (3, 64), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(model(ids)[0], reference(ids).logits, rtol=0, atol=1e-4)
-    prompt = ids[:, :5]
-    greedy = reference.generate(prompt, max_new_tokens=40, do_sample=False)
-    assert torch.equal(model.generate(prompt, max_new_tokens=40), greedy)
 
 
 @needs_mingpt

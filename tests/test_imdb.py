@@ -140,10 +140,7 @@ def test_all_of_imdb(tmp_path):
     labelled = [data.train_set.labels.sum() + data.valid_set.labels.sum(), data.test_set.labels.sum()]
     assert labelled == [12_500, 12_500]
     assert not set(data.train_set.reviews.movies) & set(data.valid_set.reviews.movies)
-    stars = data.test_set.reviews.stars
-    assert sorted(set(stars)) == [1, 2, 3, 4, 7, 8, 9, 10]
-    assert np.array_equal(stars > 5, data.test_set.reviews.labels == 1)
-    assert (data.pad_id, data.vocab.itos[:2]) == (1, ["<unk>", "<pad>"])
+    assert np.array_equal(data.test_set.reviews.stars > 5, data.test_set.reviews.labels == 1)
     assert 17_000 < len(data.vocab) < 19_000
     assert data.vocab.vectors.any(dim=1).float().mean() > 0.95
     assert max(ids.shape[1] for ids, _ in data.valid_loader) == 500

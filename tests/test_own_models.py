@@ -4,11 +4,13 @@ import sys
 
 import pytest
 
+import sentiment_analysis
 from helpers import UserError
 from helpers.imdb import SAMPLE
 from helpers.predictor import Predictor, models_text
+from predict import __main__ as predict
 from sentiment_analysis import parse_args, settings_of
-from tests.toy import probabilities, read_json, run_program, use_models
+from tests.toy import probabilities, read_json, use_models
 
 # As in the hand-out, with fixed vectors: no mask, and no other arguments than the exercise's.
 HANDOUT = '''
@@ -79,19 +81,17 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_own_models_py_is_trained_and_used_everywhere(monkeypatch, tmp_path, capsys, name):
+def test_own_models_py_is_trained_and_used_everywhere(call, monkeypatch, tmp_path, name):
     use_models(monkeypatch, OWN[name])
-    run_program(monkeypatch, "sentiment_analysis", "--sample", *QUICK, "--out", "mine")
-    assert capsys.readouterr().out.splitlines()[-1].startswith("SAMPLE")
+    _, out, _ = call(sentiment_analysis.main, "--sample", *QUICK, "--out", "mine")
+    assert out.splitlines()[-1].startswith("SAMPLE")
     settings = read_json(tmp_path / "mine" / "metrics.json")["settings"]
     assert settings["dropout"] == (0.1 if name == "options" else None)
-    run_program(monkeypatch, "predict", "A superb film.", "--model", "mine/model.pt", "--explain", "why.html")
-    assert "%" in capsys.readouterr().out
+    code, out, err = call(predict.main, "A superb film.", "--model", "mine/model.pt", "--explain", "why.html")
+    assert (code, "%" in out, "models.py" in err) == (0, True, False)
     assert "superb" in (tmp_path / "why.html").read_text(encoding="utf-8")
-    options = "--preset", "bonus", "--data-dir", SAMPLE, *QUICK, "--out", "bonus"
-    run_program(monkeypatch, "sentiment_analysis", *options)
+    call(sentiment_analysis.main, "--preset", "bonus", "--data-dir", SAMPLE, *QUICK, "--out", "bonus")
     assert probabilities(Predictor.load("bonus/model.pt"), ["superb", "awful"]).isfinite().all()
-    assert "note" not in capsys.readouterr().err
 
 
 def test_options_that_the_network_does_not_take_are_refused(monkeypatch):
