@@ -19,7 +19,7 @@ from helpers.predictor import Predictor
 from helpers.text import tokenize
 from predict import __main__ as command
 from predict import explain
-from predict.answers import Answer, classify
+from predict.answers import classify
 from predict.explain import attention_weights, explanation_page, word_effects
 from predict.tables import read_table, write_table
 from tests.toy import ROOT
@@ -173,16 +173,8 @@ def test_damaged_table_is_refused_in_one_sentence(call, tmp_path, toy_run, name)
     assert (code, err.count("error: "), err.count("\n"), out.exists()) == (2, 1, 1, False)
 
 
-@pytest.mark.parametrize(("cells", "accuracy"), [
-    ("POS Pos", "50.00% on 2"), ("0 1", "0.00% on 2"), ("1.0 -", "100.00% on 1"), ("1 2", None), ("- -", None)])
-def test_accuracy_needs_labels_and_nothing_else(cells, accuracy):
-    cells = [cell.strip("-") for cell in cells.split()]
-    line = command.describe_accuracy([Answer("positive", 0.9), Answer("negative", 0.8)], cells)
-    assert line.startswith(f"accuracy {accuracy} labelled" if accuracy else "accuracy unknown")
-
-
 def test_table_gets_two_columns_and_an_accuracy(call, toy_run, tmp_path):
-    table = pd.DataFrame({"Text": [TEXTS[0], None, TEXTS[1]], "stars": [1, 2, 3], "label": ["pos", "neg", "neg"]})
+    table = pd.DataFrame({"Text": [TEXTS[0], None, TEXTS[1]], "stars": [1, 2, 3], "label": ["POS", "neg", "0.0"]})
     table.to_csv(tmp_path / "in.csv", index=False)
     options = "--file", tmp_path / "in.csv", "--model", toy_run, "--out", tmp_path / "new" / "out.csv"
     code, out, _ = call(command.main, *options)
@@ -207,13 +199,6 @@ def test_answers_as_lines_and_as_json(call, toy_run, monkeypatch):
     assert json.loads(first) == {"text": "A film", "label": "negative", "probability": pytest.approx(0.9526, abs=1e-4),
                                  "sure": True, "known": 1.0, "note": None}
     assert (json.loads(second)["sure"], json.loads(second)["known"]) == (False, 0.0)
-
-
-def test_notes_on_texts_that_are_probably_something_else(call, toy_run, tmp_path):
-    (tmp_path / "a.txt").touch()
-    assert "--file a.txt" in call(command.main, "--model", toy_run, "a.txt")[2]
-    assert "in quotes" in call(command.main, "--model", toy_run, "A", "superb", "film.")[2]
-    assert "in quotes" not in call(command.main, "--model", toy_run, "A film.", "superb")[2]
 
 
 def test_bundled_network_only_with_its_own_models_py(call, toy_run, monkeypatch, tmp_path):
