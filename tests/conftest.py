@@ -1,6 +1,7 @@
 """What all tests share: a folder and an environment of their own, no GPU, toy data, and small trained networks."""
 
 import os
+import sys
 import tempfile
 
 os.environ["OMP_NUM_THREADS"] = "1"  # on a busy machine, two threads make tiny tensors a hundred times slower
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import sentiment_analysis
-from helpers import imdb
+from helpers import imdb, run
 from helpers.predictor import models_text, same_code
 from tests.toy import ROOT, SMALL, write_toy_archive
 
@@ -53,6 +54,20 @@ def own_folder(tmp_path, monkeypatch):
     """Run each test in a folder of its own, and from the same random numbers in any order of the tests."""
     monkeypatch.chdir(tmp_path)
     sentiment_analysis.set_seed(0)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """A function that runs the `main` of a program; returns exit code, standard output and standard error."""
+    def call(main, *options):
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, options)])
+        try:
+            run(main)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from torchtext.vocab import Vocab
 from helpers import batches
 from helpers.batches import BucketLoader, ReviewSet, add_glove, build_vocab, load_glove, predict_logits
 from helpers.bonus import BonusReviewSet
-from helpers.imdb import make_reviews
 from tests.toy import random_reviews, toy_vocab, words_of
 
 
@@ -27,12 +26,6 @@ def test_vocabulary_is_torchtexts_of_the_chosen_reviews(options):
     expected = Vocab(counter, **{"max_size": 25_000, "min_freq": 10} | options)
     vocab = build_vocab(reviews, chosen, **options)
     assert (vocab.itos, vocab.stoi) == (expected.itos, expected.stoi)
-
-
-def test_vocabulary_has_25_000_words_and_the_two_special_ones():
-    tokens = np.repeat(np.arange(26_000, dtype=np.int32), 10)
-    reviews = make_reviews([f"w{i}" for i in range(26_000)], tokens, np.array([0, len(tokens)]))
-    assert len(build_vocab(reviews, np.array([True]))) == 25_002
 
 
 def test_glove_of_50_features_is_the_published_one(tmp_path):

@@ -14,7 +14,7 @@ from check import formulas
 from check.cases import build
 from check.judge import judge
 from check.loops import attention_in_loops, norm_in_loops
-from check.mistakes import ATTENTION, BY_CODE, MISTAKES, NORM
+from check.mistakes import ATTENTION, MISTAKES, NORM
 from check.properties import find_gradient_problem
 from helpers import UserError
 from tests.mutations import ATTENTION_MUTATIONS, MUTATIONS, NORM_MUTATIONS, mutate
@@ -32,8 +32,6 @@ ATTENTION_STYLES = {
     "chunks": ("self.qkv = nn.Linear(d, 3 * d, bias=False)", "q, k, v = self.qkv(x).chunk(3, dim=-1)"),
     "columns": ("self.w = nn.Parameter(torch.zeros(d, 3 * d))",
                 "q, k, v = (x @ self.w).view(*x.shape[:2], 3, x.shape[2]).unbind(2)"),
-    "pairs": ("self.to_q, self.to_kv = nn.Linear(d, d, bias=False), nn.Linear(d, 2 * d, bias=False)",
-              "q, (k, v) = self.to_q(x), self.to_kv(x).chunk(2, -1)"),
     "stacked": ("self.stack = nn.Parameter(torch.randn(3, d, d))",
                 'q, k, v = torch.einsum("btd,nde->nbte", x, self.stack)'),
     "four": ("self.q, self.k, self.v, self.o = (nn.Linear(d, d, bias=False) for _ in range(4))",
@@ -111,10 +109,7 @@ def test_mutation_of_our_layers_is_named(tmp_path, code, edits):
     assert code in "+".join(codes).split("+")
 
 
-def test_every_known_mistake_is_planted():
-    assert {code for code, _ in MUTATIONS} == set(BY_CODE)
-
-
+LOOPS = "[w(x) for w in (self.query, self.key, self.value)]", "(w(x) for w in self.children())"  # over the projections
 OWN_FUNCTION = """
 def scaled_dot_product_attention(q, k, v):
     return (q @ k.mT / k.shape[2] ** 0.5).softmax(-1) @ v
@@ -122,7 +117,8 @@ def scaled_dot_product_attention(q, k, v):
 
 
 @pytest.mark.parametrize(("style", "rest", "extra"), [
-    *((style, SOFTMAX, "") for style in ("linear", "bare", "nameless", "chunks", "columns", "stacked", "pairs")),
+    *((style, SOFTMAX, "") for style in ("linear", "bare", "nameless", "chunks", "columns", "stacked")),
+    *(("linear", f"q, k, v = {loop}\n        {SOFTMAX}", "") for loop in LOOPS),
     ("linear", "return scaled_dot_product_attention(q, k, v)", OWN_FUNCTION),  # a name of torch's
     *((style, NORMED, "") for style in ("given", "flat", "single", "pair")),
 ])
@@ -135,20 +131,15 @@ def test_right_layer(judged, style, rest, extra):
 
 PLANTED = [
     ("softmax-over-batch", "bare", "return nn.Softmax()(q @ k.mT / q.shape[-1] ** 0.5) @ v"),  # torch's choice of dim
-    ("no-softmax", "stacked", 'return torch.einsum("btd,bsd,bse->bte", q, k, v) / q.shape[2] ** 0.5'),
-    ("matrices-exchanged", "bare", "return F.softmax(q @ v.mT / k.shape[2] ** 0.5, dim=-1) @ k"),
     ("biases+matrix-reused", "biased", SOFTMAX.replace("q @ k", "k @ k")),
     ("scaled-otherwise", "columns", SOFTMAX.replace("0.5", "0.75")),
-    ("scaled-otherwise+biases", "biased", SOFTMAX.replace("k.shape[2] ** 0.5", "math.sqrt(50)")),
     ("softmax-epsilon+overflow", "stacked", """e = torch.exp(q @ k.mT / k.shape[2] ** 0.5)
         return e / (1e-6 + e.sum(-1, keepdim=True)) @ v"""),
     ("not-scaled+dropout-always", "bare", "return F.dropout(F.softmax(q @ k.mT, dim=-1) @ v)"),
-    ("heads+wrong-size", "bare", HEADS.replace("// 2", "// 8").replace("2,", "8,", 1)),
     ("heads+output-projected+wrong-size", "four", HEADS.replace("return ", "return self.o(") + ")"),
     ("softmax-over-queries+residual-inside", "chunks", SOFTMAX.replace("dim=-1", "dim=1") + " + x"),
     ("eps-as-minimum+eps-value", "single", NORMED.replace("torch.sqrt(v + 1e-8)", "v.sqrt().clip(1e-5)")),
     ("statistics-differ+unbiased-variance", "given", NORMED.replace("x.var((1, 2)", "x.var(1").replace("Fals", "Tru")),
-    ("affine-order", "single", NORMED.replace("return g * ", "return g * (") + ")"),
     ("last-dimension-only+affine-shape", "features", NORMED.replace("(1, 2)", "2")),
     ("last-dimension-only+unbiased-variance+eps-outside-root+eps-value", "given",
      "return g * (x - x.mean(dim=-1, keepdim=True)) / (x.std(dim=-1, keepdim=True) + 1e-6) + b"),
@@ -185,12 +176,6 @@ def test_loop_is_found_and_shown(judged, shown, rest):
     verdict = judged("linear", rest, extra)
     assert verdict["mistake"] == "loop", verdict
     assert shown in verdict["notes"][0]
-
-
-@pytest.mark.parametrize("line", ["q, k, v = [w(x) for w in (self.query, self.key, self.value)]",
-                                  "q, k, v = (w(x) for w in self.children())"])
-def test_loop_over_the_projections_is_allowed(judged, line):
-    assert judged("linear", f"{line}\n        {SOFTMAX}")["right"]
 
 
 @pytest.mark.parametrize(("code", "style", "rest"), [
@@ -278,14 +263,10 @@ def test_feedback(monkeypatch, capfd, cls, right, sentence):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside torch
 def test_forward_mode_finds_wrong_gradients_where_backward_is_impossible(monkeypatch):
     """A forked process cannot call backward() if its parent has used a GPU."""
-    original = torch.autograd.gradcheck
+    def grad(*args, **options):
+        raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
 
-    def gradcheck(*args, check_backward_ad=True, **kwargs):
-        if check_backward_ad:
-            raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
-        return original(*args, check_backward_ad=False, **kwargs)
-
-    monkeypatch.setattr(torch.autograd, "gradcheck", gradcheck)
+    monkeypatch.setattr(torch.autograd, "grad", grad)
     detached = variant(forward=lambda layer, x: Attention.forward(layer, x.detach()))
     x = torch.randn(2, 3, 4, dtype=torch.float64)
     for cls, problem in ((Attention, None), (detached, "they differ from finite differences")):

@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
+import pypdf
 import pytest
 
 from check import process
@@ -16,10 +16,8 @@ from check.mistakes import ATTENTION, NORM
 from check.process import judge_submission
 from check.rules import check_rules, find_id
 from helpers import UserError
+from tests.toy import ROOT
 
-pypdf = pytest.importorskip("pypdf")
-
-ROOT = Path(__file__).parents[1]
 HEAD = "import torch\nfrom torch import nn\n"
 ATTENTION_CLASS = """
 class MySelfAttention(nn.Module):
@@ -110,18 +108,14 @@ def test_command_on_a_folder_of_submissions(tmp_path):
     assert (folder / "other.zip").exists()
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["none.py"], 2), (["a.py", "--csv", "b.zip"], 2)])
-def test_command_started_as_a_file(arguments, code):
-    command = [sys.executable, "check/__main__.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+def test_command_started_as_a_file():
+    subprocess.run([sys.executable, "check/__main__.py", "--help"], cwd=ROOT, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(("files", "expected"), [
     (["a.zip", "b/models.py"], ["a.zip", "b"]), (["a/models.py", "b/c/x.ipynb"], ["a", "b"]),
     (["a/1.zip", "b/2.zip"], ["a/1.zip", "b/2.zip"]), (["g/a.zip", "g/b.zip"], ["g/a.zip", "g/b.zip"]),
-    (["README", "a/models.py", "b/x.py"], ["."]), (["a/models.py", "b/data.csv"], ["."]),
-    (["r.pdf", "a/models.py", "b/x.py"], ["."]), (["a/models.py", "minGPT/x.py", ".git/x.zip"], ["."]),
+    (["README", "a/models.py", "b/x.py"], ["."]), (["a/models.py", "minGPT/x.py", ".git/x.zip"], ["."]),
 ])
 def test_set_of_submissions(tmp_path, files, expected):
     folder = write_folder(tmp_path / "s", dict.fromkeys(files, "x"))
@@ -135,7 +129,6 @@ ADDS = "def add_to(cls):\n    return lambda function: setattr(cls, function.__na
 @pytest.mark.parametrize("files", [
     {"work.ipynb": make_notebook("!pip install x\n%matplotlib inline", LAYERS, "for", "while True: pass")},
     {"work.py": f"# %%\n{LOADS}# %%\n{LAYERS}\nwhile True:\n    x = 1\n"},
-    {"work.ipynb": make_notebook(HEAD, "from __future__ import annotations\n" + LAYERS.replace("x):", "x: Unknown):"))},
     {"work.ipynb": make_notebook(HEAD, ATTENTION_CLASS, FORWARD, "MySelfAttention.forward = forward", NORM_CLASS)},
     {"work.py": f"{HEAD}{ATTENTION_CLASS}{ADDS}\n\n@add_to(MySelfAttention){FORWARD}{NORM_CLASS}"},
     {"work.ipynb": make_notebook(LAYERS.replace("softmax(2)", "softmax(1)"), LAYERS)},
@@ -144,7 +137,6 @@ ADDS = "def add_to(cls):\n    return lambda function: setattr(cls, function.__na
      "net/layers.py": "from .size import EPS\n" + LAYERS.replace("1e-8", "EPS")},
     {"work.ipynb": make_notebook(f"%%writefile a.py\n{LAYERS}", "from a import *")},
     {"work.py": f"from helpers import EPS\n{LAYERS.replace('1e-8', 'EPS')}", "helpers.py": "EPS = 1e-8"},
-    {"work.py": f"import sys\nsys.modules[__name__].EPS = 1e-8\nSIZE = EPS\n{LAYERS.replace('1e-8', 'SIZE')}"},
     {"work.py": "import torch\ntorch.set_default_device('cuda')\n" + LAYERS.replace(
         "range(3))", "range(3))\n        self.to('cuda:0')").replace("mT / ", "mT.cuda() / ")},
 ])
@@ -186,21 +178,6 @@ def test_zips(tmp_path, monkeypatch):
             process.unpack(tmp_path / name, tmp_path / "copy")
 
 
-def test_what_cannot_be_read_is_left_out_and_named(tmp_path, monkeypatch):
-    original = process.shutil.copyfile
-
-    def copyfile(source, target):
-        if source.name == "secret.py":
-            raise PermissionError
-        original(source, target)
-
-    monkeypatch.setattr(process.shutil, "copyfile", copyfile)
-    folder = write_folder(tmp_path, {"secret.py": "", "models.py": HEAD + NORM_CLASS})
-    layers = judge_submission(folder)["layers"]
-    assert layers[NORM]["right"]
-    assert "secret.py cannot be read" in layers[ATTENTION]["notes"][0]
-
-
 def broken_rules(folder, name="ex5_123456789.zip"):
     rules = check_rules(folder, name, find_layers(folder, name))
     return {code: rule["detail"] for code, rule in rules.items() if not rule["ok"]}
@@ -229,7 +206,7 @@ def test_rules_that_are_kept(tmp_path, files):
     ({"report.pdf": make_pdf(7)}, "pdf", "has 7 pages"), ({"b.pdf": make_pdf()}, "pdf", "2 PDFs"),
     ({"model.pt": "", "__MACOSX/._a": "", "mingpt/b/a.py": ""}, "extra", "remove __MACOSX, mingpt, model.pt (minGPT's"),
     ({"sentiment_analysis.py": TRAINING.replace("np.random", "random")}, "seeds", "np.random.seed: not called"),
-    ({"models.py": f"import nltk\n{LAYERS}"}, "imports", "models.py imports nltk"),
+    ({"models.py": f"import scipy\n{LAYERS}"}, "imports", "models.py imports scipy"),
     (GENERATION | {"other.py": "import helpers.gpt2.hub"}, "imports", "hub.py imports transformers"),
     ({"broken.py": "a b"}, "code", "broken.py is not valid Python"),
 ])

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 import generate_gpt2
 from generate_gpt2 import OWN_GPT, PREFIXES, find_mingpt, find_weights, first_sentence, load_weights
-from helpers import UserError, run
+from helpers import UserError
 from helpers.files import file_digest
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
@@ -29,10 +30,8 @@ MINGPT = MINGPT and Path(MINGPT).resolve()
 
 
 @pytest.fixture(autouse=True)
-def own_folder(monkeypatch, tmp_path):
-    """Run each test in its own folder, on the CPU, without minGPT, and without a network."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def nothing_from_elsewhere(monkeypatch):
+    """Run each test without minGPT and without a network."""
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     monkeypatch.setattr(generate_gpt2, "MINGPT_URL", f"{NOWHERE}/minGPT")
@@ -42,40 +41,23 @@ def own_folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """A function that runs the command. It returns the exit code, and what was printed on standard output and error."""
-    def command(*options):
-        monkeypatch.setattr(sys, "argv", ["generate_gpt2.py", *map(str, options)])
-        try:
-            run(generate_gpt2.main)
-        except SystemExit as stop:
-            return stop.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-    return command
+def command(call):
+    """A function that runs the command; returns exit code, standard output and standard error."""
+    return partial(call, generate_gpt2.main)
 
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A function that writes a GPT-2 with random weights and its tokenizer into a folder; it returns the folder."""
-    def tiny():
-        torch.manual_seed(0)
-        sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
-        config = transformers.GPT2Config(**sizes, initializer_range=0.3, eos_token_id=0)
-        folder = tmp_path / "tiny"
-        transformers.GPT2LMHeadModel(config).save_pretrained(folder, max_shard_size="50KB")
-        tokenizer = ByteLevelBPETokenizer()
-        tokenizer.train_from_iterator(PREFIXES, vocab_size=300, min_frequency=1, show_progress=False,
-                                      special_tokens=["<|endoftext|>"])
-        tokenizer.save_model(str(folder))
-        return folder
-    return tiny
-
-
-@pytest.fixture
-def canned(monkeypatch):
-    """Replace the sampling by sentences that are made up."""
-    monkeypatch.setattr(generate_gpt2, "write_sentences", lambda model, tokenizer, prefix, settings:
-                        [f"{prefix} {word}." for word in "abcde"])
+    """A folder with a GPT-2 of random weights and its tokenizer."""
+    sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    config = transformers.GPT2Config(**sizes, initializer_range=0.3, eos_token_id=0)
+    folder = tmp_path / "tiny"
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder, max_shard_size="50KB")
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(PREFIXES, vocab_size=300, min_frequency=1, show_progress=False,
+                                  special_tokens=["<|endoftext|>"])
+    tokenizer.save_model(str(folder))
+    return folder
 
 
 def read_result(folder):
@@ -86,14 +68,11 @@ def read_result(folder):
 
 @needs_mingpt
 def test_mingpt_with_copied_weights_equals_transformers(tiny):
-    reference, _ = load_weights(tiny())
+    reference, _ = load_weights(tiny)
     model = generate_gpt2.to_mingpt(reference, find_mingpt(MINGPT))
     ids = torch.randint(300, (3, 64), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(model(ids)[0], reference(ids).logits, rtol=0, atol=1e-4)
-    prompt = ids[:, :5]
-    greedy = reference.generate(prompt, max_new_tokens=40, do_sample=False)
-    assert torch.equal(model.generate(prompt, max_new_tokens=40), greedy)
 
 
 @needs_mingpt
@@ -131,33 +110,24 @@ def test_mingpt_is_cloned_at_the_pinned_commit(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("sentence", "rest"), [
     ("He met Dr. Smith and Lt. Col. Ray in St. Louis at 5 p.m. to get a Ph.D. in law.", " Then he"),
     ("He left the U.S. Army with J. K. Rowling and J.R.R. Tolkien.", " They were"),
-    ("He left the U.S.", " The army was"),
     ("He paid $3.50, or 3.5 percent, for No. 5 of vol. two, etc. and lost!", " But he"),
     ("He asked, \"Why me?\" and said, “I go. I do.”", " She was"),
     ("He left.", " \"Why?\" she asked"),
     ("He left (so they said.)", " The man"),
-    ("He left... and came?!", " Batman is"),
-    ("He saw... Batman, then...", " The man"),
+    ("He saw... Batman, e.g. vs. Godzilla, then...", " The man"),
     ("He saw the film.", "It was long"),
-    ("He left in the U.S.", "\n"),
     ("He said \"no.\"", "\u2028The man"),
-    ("He saw e.g. Batman vs. Godzilla, i.e. King Kong.", " The man"),
-    ("He took John's TV.", " Batman is"),
     ("He left.", "<|endoftext|>the man"),
 ])
 def test_sentence_ends(sentence, rest):
     assert first_sentence(sentence + rest) == sentence
 
 
-@pytest.mark.parametrize("text", ["", "He", "He met Dr. Smith", "He paid 3.", "He has a Ph.D", "He left.",
-                                  "He said, \"I left. I am the man", "He (it rains. So he", "Yahoo! is big and"])
-def test_sentence_that_may_still_grow(text):
-    assert first_sentence(text) is None
-
-
-@pytest.mark.parametrize("text", ["He\nThe man left. It", "He said \"no.\nThe man", "He<|endoftext|>"])
-def test_line_that_ends_without_a_sentence(text):
-    assert first_sentence(text) == ""
+@pytest.mark.parametrize(("expected", "texts"), [
+    (None, ["", "He met Dr. Smith", "He paid 3.", "He left.", "He said, \"I left. I am", "He (it rains. So he"]),
+    ("", ["He\nThe man left. It", "He said \"no.\nThe man", "He<|endoftext|>"])], ids=["it may grow", "its line ended"])
+def test_text_without_a_complete_sentence(expected, texts):
+    assert [first_sentence(text) for text in texts] == [expected] * len(texts)
 
 
 # ---- Sampling
@@ -210,6 +180,15 @@ def test_unusable_texts_are_drawn_again():
         generate_gpt2.write_sentences(scripted, scripted, "It is", {})
 
 
+def test_top_k_of_one_is_greedy(command, monkeypatch):
+    monkeypatch.setattr(generate_gpt2, "SENTENCES", 1)
+    command("--weights", OWN_GPT, "--backend", "transformers", "--prefix", "This film", "--top-k", 1, "--out", "a")
+    model, tokenizer = load_weights(OWN_GPT)
+    prompt = torch.tensor([tokenizer.encode("This film")])
+    text = tokenizer.decode(model.generate(prompt, max_new_tokens=60, do_sample=False)[0])
+    assert [one["sentence"] for one in read_result("a")["sentences"]] == [first_sentence(text)]
+
+
 # ---- Results
 
 def test_result_has_all_facts_and_follows_the_seed(command):
@@ -228,16 +207,16 @@ def test_result_has_all_facts_and_follows_the_seed(command):
     assert [set(one) for one in first["sentences"]] == [{"prefix", "sentence"}] * 5
 
 
-def test_only_ten_prefixes_are_written_without_out(command, tiny, canned):
-    folder = tiny()
-    options = ("--weights", folder, "--backend", "transformers")
+def test_only_ten_prefixes_are_written_without_out(command, tiny, monkeypatch):
+    monkeypatch.setattr(generate_gpt2, "write_sentences", lambda model, tokenizer, prefix, settings: [prefix] * 5)
+    options = ("--weights", tiny, "--backend", "transformers")
     _, printed, _ = command(*options, "--prefix", "My name")
     assert "nothing was saved" in printed
     assert not Path("runs").exists()
     command(*options)
     result = read_result("runs/gpt2")
     assert [one["prefix"] for one in result["sentences"][::5]] == PREFIXES
-    digests = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+    digests = [file_digest(path) for path in sorted(tiny.glob("*.safetensors"))]
     assert len(digests) > 1  # the weights are sharded
     assert result["weights_sha256"] == ", ".join(digests)
     assert result["settings"]["temperature"] == 1.0  # no other is recommended
@@ -258,19 +237,11 @@ def test_substitutes_without_a_network(tmp_path):
     assert done.stdout.splitlines()[-1] == f"SUBSTITUTES were used: {'; '.join(result['substitutes'])}."
 
 
-def test_hub_that_does_not_answer_is_not_asked_for_files(monkeypatch):
-    """The library's own attempts take half a minute."""
-    monkeypatch.setattr(generate_gpt2, "cached_file", lambda name, file, local_files_only: f"cache/{file}")
+def test_gpt2_is_taken_from_the_cache_of_the_hub_without_asking_for_files(monkeypatch):
+    """The library's own attempts to reach the hub take half a minute."""
+    path = {True: "cache/it"}  # without one for False, for which the hub is asked
+    monkeypatch.setattr(generate_gpt2, "cached_file", lambda _, file, local_files_only: path[local_files_only])
     assert find_weights() == ("gpt2", Path("cache"))
-    asked = []
-
-    def cached_file(name, file, local_files_only):
-        asked.append(local_files_only)
-        raise OSError("not in the cache")
-
-    monkeypatch.setattr(generate_gpt2, "cached_file", cached_file)
-    assert find_weights() == ("gpt-reviews", OWN_GPT)
-    assert asked == [True]
 
 
 @pytest.mark.parametrize("options", [["--prefix", "One"], ["--temperature", "0"], ["--weights", "nowhere"],

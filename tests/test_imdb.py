@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from helpers import UserError, imdb
-from helpers.files import DownloadError
 from helpers.imdb import LABELLED, UNLABELLED, read_reviews, select, split_train_val
 from helpers.predictor import make_pipeline
-from helpers.text import concat_ranges, tokenize
+from helpers.text import tokenize
 from sentiment_analysis import load_imdb_data, parse_args, settings_of
 from tests.toy import random_reviews, words_of, write_tar
 
@@ -64,7 +63,7 @@ def test_altered_reviews_are_not_imdb_and_others_are_cached(toy_imdb, tmp_path, 
                 assert same(imdb.load_reviews(folder, tmp_path / "cache", parts), first), "from the cache"
 
 
-def test_data_dir_is_an_archive_or_a_folder_around_it(toy_data, tmp_path, monkeypatch):
+def test_data_dir_is_an_archive_or_a_folder_around_it(toy_data, tmp_path):
     assert imdb.find_source(toy_data) == imdb.find_source(toy_data.parent) == toy_data
     archive = write_tar(toy_data, tmp_path / imdb.ARCHIVE)
     assert imdb.find_source(archive) == imdb.find_source(tmp_path) == archive
@@ -73,26 +72,6 @@ def test_data_dir_is_an_archive_or_a_folder_around_it(toy_data, tmp_path, monkey
     archive.write_bytes(archive.read_bytes()[:2000])
     with pytest.raises(UserError, match=f"{archive} cannot be read"):
         read_reviews(archive)
-    archive.unlink()
-    monkeypatch.setattr(imdb, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
-    with pytest.raises(DownloadError, match="127.0.0.1"):
-        imdb.find_source(tmp_path)
-
-
-def test_ranges_are_those_of_a_loop():
-    starts, lengths = np.array([7, 0, 3, 3]), np.array([2, 0, 4, 1])
-    loop = [start + i for start, length in zip(starts, lengths, strict=True) for i in range(length)]
-    assert concat_ranges(starts, lengths).tolist() == loop
-
-
-@pytest.mark.parametrize("chosen", [np.array([3, 0, 3]), np.zeros(0, int), np.arange(5) % 2 == 0])
-def test_selected_reviews_are_those_of_a_list(chosen):
-    reviews = random_reviews([4, 1, 0, 3, 2], [1, 0, 1, 1, 0])
-    reviews = replace(reviews, movies=np.arange(5), stars=np.arange(5, dtype=np.int8), test=np.arange(5) > 2)
-    numbers, selected = np.arange(5)[chosen], select(reviews, chosen)
-    assert words_of(selected) == [words_of(reviews)[i] for i in numbers]
-    for name in ("labels", "stars", "movies", "test"):
-        assert getattr(selected, name).tolist() == [getattr(reviews, name)[i] for i in numbers]
 
 
 def test_spans_are_cut_from_anywhere_in_the_reviews_that_are_long_enough():
@@ -146,10 +125,7 @@ def test_all_of_imdb(tmp_path):
     labelled = [data.train_set.labels.sum() + data.valid_set.labels.sum(), data.test_set.labels.sum()]
     assert labelled == [12_500, 12_500]
     assert not set(data.train_set.reviews.movies) & set(data.valid_set.reviews.movies)
-    stars = data.test_set.reviews.stars
-    assert sorted(set(stars)) == [1, 2, 3, 4, 7, 8, 9, 10]
-    assert np.array_equal(stars > 5, data.test_set.reviews.labels == 1)
-    assert (data.pad_id, data.vocab.itos[:2]) == (1, ["<unk>", "<pad>"])
+    assert np.array_equal(data.test_set.reviews.stars > 5, data.test_set.reviews.labels == 1)
     assert 17_000 < len(data.vocab) < 19_000
     assert data.vocab.vectors.any(dim=1).float().mean() > 0.95
     assert max(ids.shape[1] for ids, _ in data.valid_loader) == 500

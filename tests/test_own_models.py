@@ -1,16 +1,16 @@
 """Networks that others might write take the place of `models.py`: training on the sample, predict and the bonus."""
 
-import shutil
-import subprocess
 import sys
 
 import pytest
 
+import sentiment_analysis
 from helpers import UserError
 from helpers.imdb import SAMPLE
 from helpers.predictor import Predictor, models_text
+from predict import __main__ as predict
 from sentiment_analysis import parse_args, settings_of
-from tests.toy import ROOT, probabilities, read_json, run_program, use_models
+from tests.toy import probabilities, read_json, use_models
 
 # As in the hand-out, with fixed vectors: no mask, and no other arguments than the exercise's.
 HANDOUT = '''
@@ -81,19 +81,17 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_own_models_py_is_trained_and_used_everywhere(monkeypatch, tmp_path, capsys, name):
+def test_own_models_py_is_trained_and_used_everywhere(call, monkeypatch, tmp_path, name):
     use_models(monkeypatch, OWN[name])
-    run_program(monkeypatch, "sentiment_analysis", "--sample", *QUICK, "--out", "mine")
-    assert capsys.readouterr().out.splitlines()[-1].startswith("SAMPLE")
+    _, out, _ = call(sentiment_analysis.main, "--sample", *QUICK, "--out", "mine")
+    assert out.splitlines()[-1].startswith("SAMPLE")
     settings = read_json(tmp_path / "mine" / "metrics.json")["settings"]
     assert settings["dropout"] == (0.1 if name == "options" else None)
-    run_program(monkeypatch, "predict", "A superb film.", "--model", "mine/model.pt", "--explain", "why.html")
-    assert "%" in capsys.readouterr().out
+    code, out, err = call(predict.main, "A superb film.", "--model", "mine/model.pt", "--explain", "why.html")
+    assert (code, "%" in out, "models.py" in err) == (0, True, False)
     assert "superb" in (tmp_path / "why.html").read_text(encoding="utf-8")
-    options = "--preset", "bonus", "--data-dir", SAMPLE, *QUICK, "--out", "bonus"
-    run_program(monkeypatch, "sentiment_analysis", *options)
+    call(sentiment_analysis.main, "--preset", "bonus", "--data-dir", SAMPLE, *QUICK, "--out", "bonus")
     assert probabilities(Predictor.load("bonus/model.pt"), ["superb", "awful"]).isfinite().all()
-    assert "note" not in capsys.readouterr().err
 
 
 def test_options_that_the_network_does_not_take_are_refused(monkeypatch):
@@ -104,26 +102,11 @@ def test_options_that_the_network_does_not_take_are_refused(monkeypatch):
             parse_args(options)
 
 
-def test_a_missing_class_is_one_sentence(monkeypatch):
+def test_without_its_class_or_its_folder_only_the_bonus_is_refused(monkeypatch):
     use_models(monkeypatch, HANDOUT.replace("MyTransformerBlock", "Block"))
-    parse_args([])
     with pytest.raises(UserError, match="MyTransformerBlock"):
         parse_args(["--preset", "bonus"])
-
-
-def test_project_with_own_models_py_and_without_the_bonus(tmp_path):
-    """In a copy of the project, in a new process."""
-    for name in ("sentiment_analysis.py", "predict", "helpers", SAMPLE.name):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    shutil.rmtree(tmp_path / "helpers" / "bonus")
-    (tmp_path / "models.py").write_text(HANDOUT, encoding="utf-8")
-    subprocess.run([sys.executable, "sentiment_analysis.py", "--sample", *QUICK], check=True)
-    assert len(list(tmp_path.glob("runs/sample-*/model.pt"))) == 1
-
-
-def test_without_its_folder_the_bonus_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "helpers.bonus", None)
-    parse_args([])
     with pytest.raises(UserError, match="helpers/bonus"):
         parse_args(["--preset", "bonus"])
+    parse_args([])

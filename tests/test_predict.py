@@ -7,58 +7,30 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-import sentiment_analysis
-from helpers import UserError, run
+from helpers import UserError
 from helpers.imdb import make_reviews
 from helpers.predictor import Predictor
 from helpers.text import tokenize
 from predict import __main__ as command
 from predict import explain
-from predict.answers import Answer, classify
+from predict.answers import classify
 from predict.explain import attention_weights, explanation_page, word_effects
 from predict.tables import read_table, write_table
+from tests.toy import ROOT
 
-ROOT = Path(__file__).parents[1]
-PRESETS = {"required": ["--sample"], "bonus": ["--preset", "bonus", "--data-dir", str(ROOT / "sample_reviews")]}
 TEXTS = ["A superb film.", "The plot is dull, and I was bored.", "xyzzy qwertz film", "!", "the film " * 300]
 AWKWARD = ['He said "no", twice;\tthen\r\nleft.', "a\u2028b\x85c\x0cd", "back\\slash \\n", " ", "'", "A film."]
 
 
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    """The folder of a run of each preset on the sample."""
-    folder = tmp_path_factory.mktemp("networks")
-    for name, options in PRESETS.items():
-        options = [*options, "--epochs", "1", "--cache-dir", str(folder / "cache"), "--out", str(folder / name)]
-        sentiment_analysis.train(sentiment_analysis.parse_args(options))
-    return folder
-
-
-@pytest.fixture(params=PRESETS)
-def predictor(networks, request):
-    return Predictor.load(networks / request.param / "model.pt")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """A function that runs a command line in this process; returns exit code, standard output and standard error."""
-    def call(*options):
-        monkeypatch.setattr(sys, "argv", ["predict", *map(str, options)])
-        try:
-            run(command.main)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-    return call
+@pytest.fixture(params=["toy_run", "toy_bonus_run"])
+def predictor(request):
+    return Predictor.load(request.getfixturevalue(request.param) / "model.pt")
 
 
 def as_reviews(*texts):
@@ -94,31 +66,15 @@ def test_effect_is_what_removing_the_word_does(predictor, monkeypatch, text):
         assert effects[i] == pytest.approx((logits[0] - logits[1]).item(), abs=1e-4)
 
 
-def test_attention_is_that_of_the_first_block(networks):
-    predictor = Predictor.load(networks / "required" / "model.pt")
+@pytest.mark.our_models
+def test_attention_is_that_of_the_first_block(toy_run):
+    predictor = Predictor.load(toy_run / "model.pt")
     words = ["a", "superb", "film"]
     x = predictor.model.embedding(torch.tensor([predictor.vocab.stoi[word] for word in words]))
     attention = predictor.model.blocks[0].attention
     expected = torch.softmax(attention.W_q(x) @ attention.W_k(x).T / x.shape[1] ** 0.5, dim=1)
     found = attention_weights(predictor, as_reviews(" ".join(words)), 3)
     np.testing.assert_allclose(np.array(found) / 10_000, expected.detach(), atol=1e-4)
-
-
-class OtherAttention(nn.Module):
-    def __init__(self, layer, weights):
-        super().__init__()
-        self.layer, self.weights = layer, weights
-
-    def forward(self, x, mask=None):
-        return self.layer(x, mask)
-
-
-@pytest.mark.parametrize("weights", [None, torch.zeros(3), lambda x, mask: x], ids=["none", "tensor", "features"])
-def test_page_of_a_network_that_does_not_tell_its_attention(predictor, weights):
-    expected = Page(explanation_page(predictor, "A superb film.")).words
-    predictor.model.blocks[0].attention = OtherAttention(predictor.model.blocks[0].attention, weights)
-    page = Page(explanation_page(predictor, "A superb film."))
-    assert (page.data["weights"], page.words) == (None, expected)
 
 
 class Page(HTMLParser):
@@ -140,6 +96,7 @@ class Page(HTMLParser):
         self.attributes = {}
 
 
+@pytest.mark.our_models
 def test_page_shows_words_effects_and_attention(predictor):
     text = "It is not a Xyzzy film, and dull."
     page, effects = Page(explanation_page(predictor, text)), word_effects(predictor, as_reviews(text))
@@ -154,6 +111,7 @@ def test_page_shows_words_effects_and_attention(predictor):
     np.testing.assert_allclose(np.sum(page.data["weights"], axis=1), 10_000, atol=10)
 
 
+@pytest.mark.our_models
 def test_page_of_a_long_text_marks_what_is_not_read(predictor):
     max_len = predictor.pipeline.settings["max_len"]
     page = Page(explanation_page(predictor, "the film " * 255))
@@ -164,10 +122,9 @@ def test_page_of_a_long_text_marks_what_is_not_read(predictor):
         word_effects(predictor, as_reviews("film " * 3001))
 
 
-@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script> $title ${x}",
-                                  'x" onmouseover="alert(1)', "&lt;svg onload=alert(1)&gt; </span>"])
-def test_text_is_not_markup_and_the_page_loads_nothing(networks, text):
-    predictor = Predictor.load(networks / "required" / "model.pt")
+def test_text_is_not_markup_and_the_page_loads_nothing(toy_run):
+    predictor = Predictor.load(toy_run / "model.pt")
+    text = '</script><script>alert(1)</script> $title ${x} x" onmouseover="alert(1) &lt;svg onload=alert(1)&gt;'
     page, plain = Page(explanation_page(predictor, text)), Page(explanation_page(predictor, "film"))
     reviews = as_reviews(text)
     assert [word for word, _ in page.words] == [reviews.words[token] for token in reviews.tokens]
@@ -203,94 +160,74 @@ def test_lines_and_quotes_that_are_characters(tmp_path):
 
 
 DAMAGED = {"a.csv": b'review,label\n"A film" is,1\n', "b.csv": b"review,label\nA film, a good one,1\n",
-           "c.csv": b'review,label\n"never closed,1\n', "d.csv": b"review\ncaf\xe9\n", "e.csv": b"review\n",
-           "a.csv.gz": gzip.compress(b"review\nfilm\n" * 99)[:-12], "b.csv.gz": b"no gzip", "a.txt": b" \n\n",
-           "a.jsonl": b'{"text": "a"\n', "b.jsonl": b'["a film"]\n', "a.xlsx": b"PK", "f.csv": b"words\nA film\n"}
+           "c.csv": b"review\ncaf\xe9\n", "d.csv": b"words\nA film\n", "a.txt": b" \n\n", "a.xlsx": b"PK",
+           "a.csv.gz": gzip.compress(b"review\nfilm\n" * 99)[:-12], "a.jsonl": b'["a film"]\n'}
 
 
 @pytest.mark.parametrize("name", [*DAMAGED, "missing.csv"])
-def test_damaged_table_is_refused_in_one_sentence(call, tmp_path, networks, name):
+def test_damaged_table_is_refused_in_one_sentence(call, tmp_path, toy_run, name):
     if name in DAMAGED:
         (tmp_path / name).write_bytes(DAMAGED[name])
     out = tmp_path / "out.csv"
-    code, _, err = call("--file", tmp_path / name, "--model", networks / "required", "--out", out)
+    code, _, err = call(command.main, "--file", tmp_path / name, "--model", toy_run, "--out", out)
     assert (code, err.count("error: "), err.count("\n"), out.exists()) == (2, 1, 1, False)
 
 
-@pytest.mark.parametrize(("cells", "accuracy"), [
-    ("positive negative", "100.00% on 2"), ("POS Pos", "50.00% on 2"), ("0 1", "0.00% on 2"),
-    ("1.0 -", "100.00% on 1"), ("1 2", None), ("positive neutral", None), ("- -", None)])
-def test_accuracy_needs_labels_and_nothing_else(cells, accuracy):
-    cells = [cell.strip("-") for cell in cells.split()]
-    line = command.describe_accuracy([Answer("positive", 0.9), Answer("negative", 0.8)], cells)
-    assert line.startswith(f"accuracy {accuracy} labelled" if accuracy else "accuracy unknown")
-
-
-def test_table_gets_two_columns_and_an_accuracy(call, networks, tmp_path):
-    table = pd.DataFrame({"Text": [TEXTS[0], None, TEXTS[1]], "stars": [1, 2, 3], "label": ["pos", "neg", "neg"]})
+def test_table_gets_two_columns_and_an_accuracy(call, toy_run, tmp_path):
+    table = pd.DataFrame({"Text": [TEXTS[0], None, TEXTS[1]], "stars": [1, 2, 3], "label": ["POS", "neg", "0.0"]})
     table.to_csv(tmp_path / "in.csv", index=False)
-    options = "--file", tmp_path / "in.csv", "--model", networks / "required", "--out", tmp_path / "new" / "out.csv"
-    code, out, _ = call(*options)
-    expected = classify(Predictor.load(networks / "required" / "model.pt"), TEXTS[:2])
+    options = "--file", tmp_path / "in.csv", "--model", toy_run, "--out", tmp_path / "new" / "out.csv"
+    code, out, _ = call(command.main, *options)
+    expected = classify(Predictor.load(toy_run / "model.pt"), TEXTS[:2])
     found = pd.read_csv(tmp_path / "new" / "out.csv", keep_default_na=False)
     assert found["predicted_label"].tolist() == [expected[0].label, "", expected[1].label]
     assert float(found["predicted_probability"][2]) == pytest.approx(expected[1].probability)
     right = [expected[0].label == "positive", expected[1].label == "negative"]
     assert (code, out) == (0, f"accuracy {np.mean(right):.2%} on 2 labelled texts\n")
-    assert "unknown" in call(*options, "--label-column", "Stars")[1]
-    assert "no column reviews" in call(*options, "--column", "reviews")[2]
+    assert "unknown" in call(command.main, *options, "--label-column", "Stars")[1]
+    assert "no column reviews" in call(command.main, *options, "--column", "reviews")[2]
 
 
-def test_answers_as_lines_and_as_json(call, networks, monkeypatch):
-    model = networks / "required"
+def test_answers_as_lines_and_as_json(call, toy_run, monkeypatch):
+    torch.save(torch.load(toy_run / "model.pt") | {"data": "SAMPLE"}, "model.pt")
     monkeypatch.setattr(Predictor, "logits", lambda predictor, reviews: torch.tensor([-3.0, 0.1]))
-    code, out, err = call("--model", model, "A film\nto  sleep", "a film " * 20, "")
+    code, out, err = call(command.main, "--model", "model.pt", "A film\nto  sleep", "a film " * 20, "")
     assert out.splitlines()[0] == "negative   95.3%  A film to sleep"
     assert out.splitlines()[1] == "positive   52.5%  hard to say: " + ("a film " * 20)[:59] + "…"
     assert (code, out.splitlines()[2].strip(), err.count("SAMPLE")) == (0, "no text", 1)
-    first, second = call("--model", model / "model.pt", "--json", "A film", "qwertz xyzzy")[1].splitlines()
+    first, second = call(command.main, "--model", "model.pt", "--json", "A film", "qwertz xyzzy")[1].splitlines()
     assert json.loads(first) == {"text": "A film", "label": "negative", "probability": pytest.approx(0.9526, abs=1e-4),
                                  "sure": True, "known": 1.0, "note": None}
     assert (json.loads(second)["sure"], json.loads(second)["known"]) == (False, 0.0)
 
 
-def test_notes_on_texts_that_are_probably_something_else(call, networks, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.txt").touch()
-    model = "--model", networks / "required"
-    assert "--file a.txt" in call(*model, "a.txt")[2]
-    assert "in quotes" in call(*model, "A", "superb", "film.")[2]
-    assert "in quotes" not in call(*model, "A film.", "superb")[2] + call(*model, "Superb")[2]
-
-
-def test_bundled_network_only_with_its_own_models_py(call, networks, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_bundled_network_only_with_its_own_models_py(call, toy_run, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "BUNDLED", tmp_path / "bundled.pt")
-    saved = torch.load(networks / "required" / "model.pt")
+    saved = torch.load(toy_run / "model.pt")
     torch.save(saved | {"models": "# of my own\n" + saved["models"]}, command.BUNDLED)
     assert command.find_model() == command.BUNDLED
     torch.save(saved | {"models": saved["models"] + "\nx = 1\n"}, command.BUNDLED)
-    assert call("A film")[0] == 2
+    assert call(command.main, "A film")[0] == 2
     for age, name in enumerate(["new", "old"]):
         path = tmp_path / "runs" / name / "model.pt"
         path.parent.mkdir(parents=True)
         torch.save(saved, path)
         os.utime(path, (1e9 - age, 1e9 - age))
-    code, _, err = call("A film")
+    code, _, err = call(command.main, "A film")
     assert (code, "runs/new/model.pt" in err) == (0, True)
 
 
 @pytest.mark.parametrize("options", [
     [], ["film", "--file", "a.csv"], ["film", "--out", "a.xlsx"], ["film", "--json", "--out", "a.csv"],
     ["film", "--explain", "a.png"], ["one", "two", "--explain", "a.html"], ["film", "--model", "nowhere"], ["", " "]])
-def test_wrong_options_are_refused(call, networks, options):
-    code, out, err = call("--model", networks / "required", *options)
-    assert (code, out, len(re.findall("error: ", err))) == (2, "", 1)
+def test_wrong_options_are_refused(call, toy_run, options):
+    code, out, err = call(command.main, "--model", toy_run, *options)
+    assert (code, out, err.count("error: ")) == (2, "", 1)
 
 
-def test_whole_command(networks, tmp_path):
+def test_whole_command(toy_run, tmp_path):
     """The module runs, writes the page, and does not import what would make the start slower."""
-    options = ["A superb film.", "--model", networks / "required", "--explain", tmp_path / "why.html"]
+    options = ["A superb film.", "--model", toy_run, "--explain", tmp_path / "why.html"]
     process = subprocess.run([sys.executable, "-X", "importtime", "-m", "predict", *options], cwd=ROOT,
                              capture_output=True, text=True, encoding="utf-8", check=True)
     assert re.fullmatch(r"(positive|negative)   \d\d\.\d%  (hard to say: )?A superb film\.\n", process.stdout)

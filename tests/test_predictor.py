@@ -60,14 +60,10 @@ def test_changed_models_py_is_a_note_if_the_weights_fit_and_one_sentence_otherwi
         Predictor.load(path)
 
 
-def test_damaged_model_or_one_of_another_version_is_one_sentence(toy_run, tmp_path):
-    content, path = torch.load(toy_run / "model.pt"), tmp_path / "model.pt"
-    torch.save(content | {"version": 0}, path)
+def test_model_of_another_version_is_one_sentence(toy_run):
+    torch.save(torch.load(toy_run / "model.pt") | {"version": 0}, "model.pt")
     with pytest.raises(UserError, match="another version.*train again"):
-        Predictor.load(path)
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(UserError, match="cannot be read.*train again"):
-        Predictor.load(path)
+        Predictor.load("model.pt")
 
 
 @pytest.mark.our_models

@@ -9,40 +9,34 @@ import spacy
 from helpers.text import concat_ranges, plain_text, text_of_tokens, tokenize
 
 SAME = {  # from a text to other ways to type it
-    "They aren't funny.": ["They aren’t funny.", "They aren´t funny.", "They aren`t funny.", "They aren&#39;t funny.",
-                           "They aren&#x27;t funny.", "They aren&rsquo;t funny.", "They aren\x92t funny.",
-                           "They are\u00adn't fun\u200bny.", "\ufeffThey aren't funny.", "Ｔｈｅｙ aren＇t funny.",
-                           r"They aren\u2019t funny.", r"They aren\'t funny.", r"They aren\\u2019t funny.",
-                           r"They aren\u0026#39;t funny.", r"They\u00A0aren't\tfunny.\ud83d"],
+    "They aren't funny.": ["They aren’t funny.", "They aren`t funny.", "They aren&#39;t funny.",
+                           "They aren&rsquo;t funny.", "They aren\x92t funny.", "They are\u00adn't fun\u200bny.",
+                           "\ufeffThey aren't funny.", "Ｔｈｅｙ aren＇t funny.", r"They aren\\u2019t funny.",
+                           r"They aren\'t funny.", r"They\u00A0aren't\tfunny.\ud83d"],
     'A "dull" plot, so-so.': ["A “dull” plot, so–so.", "A «dull» plot, so—so.", "A &quot;dull&quot; plot, so--so.",
-                              "A \x93dull\x94 plot, so\x96so.", "A ″dull″ plot, so−so.",
-                              r"A \"dull\" plot, so\u2014so.", r"A \\\"dull\\\" plot, so-so.",
+                              "A \x93dull\x94 plot, so\x96so.", r"A \"dull\" plot, so\u2014so.",
                               '**A** "_dull_" *plot*, so-so.'],
-    "Slow. Weak.": ["Slow.<br />Weak.", "Slow.<BR>Weak.", "Slow.</br>Weak.", "Slow.<br clear='all' />Weak.",
-                    "Slow.&lt;br /&gt;Weak.", "<p>Slow.</p><p class='x'>Weak.</p>", "Slow.\r\n\r\nWeak.",
-                    "Slow.\u2028Weak.", "Slow.\fWeak.", "Slow.\v\x1cWeak.", "Slow.&nbsp;Weak.", "Slow.\xa0\u3000Weak.",
-                    r"Slow.\r\n\r\nWeak.", r"\tSlow.\nWeak.\n", r"Slow.\\nWeak.", r"Slow.<br \/>Weak."],
+    "Slow. Weak.": ["Slow.<br />Weak.", "Slow.<BR>Weak.", "Slow.&lt;br /&gt;Weak.",
+                    "<p>Slow.</p><p class='x'>Weak.</p>", "Slow.\r\n\r\nWeak.", "Slow.\u2028Weak.", "Slow.&nbsp;Weak.",
+                    r"\tSlow.\\nWeak.\n"],
     "Hardly a classic!": ["Hardly a <i>class</i>ic!", "<b>Hardly</b> a <a href='http://a.b/c?d'>classic</a>!",
-                          "*Hardly* a classic!", "__Hardly__ a ***classic***!", "**Hardly a classic!**",
-                          "_Hardly a\nclassic_!"],
+                          "__Hardly__ a ***classic***!", "_Hardly a\nclassic_!"],
     "A café... 10/10 🎬": ["A cafe\u0301… 10/10 🎬", "A caf&eacute;... **10/10** 🎬", "A café\x85 10/10 🎬",
                           r"A caf\u00e9\u2026 10\/10 \ud83c\udfac"],
     "clumsy ! hollow ; 1 hour": ["clumsy!hollow;1 hour"],
 }
 KEPT = [
-    "*1/2", "***1/2 out of ****", "Rating: **1/2 (out of four)", "*1/2*", "*****(5)/*****", "* * *", "2*3*4", "____",
-    "snake_case and is_it_good", "f**k this s**t, sh*t", "a 10* film, an 8* cast", "good* but long *see below",
-    "* one * two", "^_^ -_- *_* o_o", r"actor\director", r"7\10", r":-\ and =\ and \o/ and \m/", "\\", r"\u12 \x",
-    "a < b > c & d", "I <3 it, 2 < 3", "<b", "<spoiler> <a real joke> <brbr>", "R&B, AT&T;", "&unheardof;",
+    "***1/2 out of ****", "Rating: **1/2 (out of four)", "* * *", "2*3*4", "____", "snake_case and is_it_good",
+    "f**k this s**t, sh*t", "a 10* film, an 8* cast", "* one * two", "^_^ -_- *_* o_o", r":-\ and =\ and \o/ and \m/",
+    "a < b > c & d", "I <3 it, 2 < 3", "<spoiler> <a real joke> <brbr>", "R&B, AT&T;", "&unheardof;",
     "3;4 1|2 5!6 3.5 U.S.A. e.g. Ph.D.", "http://a.com/b?c=d;e www.a.de/b;c me@x.com;you", "great;D fun;p :D ;) xD",
     "don;t rock'n'roll", "naïve Straße 日本語 😀",
 ]
 TEXTS = [
     "I didn't like it, I LOVED it!", "Great.<br /><br />Awful<br />even(!)<br />", "word " * 50, "", "   ",
-    "see http://www.imdb.com/title/tt0118694/?ref=fn or mail me@example.com", "odd  spaces\tand\nlines\r\n \u2003 too ",
+    "see http://www.imdb.com/title/tt0118694/?ref=fn or mail me@example.com", "***1/2 and f**k", "10/10 😀😀 :-) xD",
     "U.S.A. vs. Mr. O'Neil's e.g. 3.5km $5m 1990s rock'n'roll well-made, so-so... (sic) y'all would've gonna",
     "naïve café, Straße, İstanbul, Σίσυφος, 日本語の映画 — “quoted” … ‘it’s’", "it isnt, they shouldnt",
-    "***1/2 and f**k", "10/10 😀😀 :-) xD",
 ]
 
 
@@ -66,11 +60,6 @@ def test_emphasis_ends_at_its_own_marks():
     assert plain_text("*Up* is **not** *that* _bad_, (*Cars* is)") == "Up is not that bad, (Cars is)"
     assert plain_text("A ***1/2 film with *heart* and f**king _style_") == "A ***1/2 film with heart and f**king style"
     assert plain_text("*open **mixed* marks_ and_ _ here _") == "*open **mixed* marks_ and_ _ here _"
-
-
-@pytest.mark.parametrize("escapes", [r"\ud83d", r"\ude00", r"\ude00\ud83d", r"\ud83dx\ude00", "\ud83d x", r"\ud83d\n"])
-def test_half_an_emoji_vanishes(escapes):
-    assert "".join(words_of([escapes])[0]) in ("", "x")
 
 
 @pytest.mark.parametrize("verb", ["could", "does", "had", "has", "is", "must", "need", "was", "were", "ca", "wo"])

@@ -17,7 +17,7 @@ from helpers.batches import BucketLoader, ReviewSet
 from helpers.imdb import LABELLED, UNLABELLED, read_reviews, select, split_train_val
 from helpers.predictor import Predictor, make_pipeline
 from sentiment_analysis import compute_metrics, load_imdb_data, parse_args, set_seed, settings_of, train_epoch
-from tests.toy import SMALL, BagOfWords, random_reviews, read_json, run_program, toy_vocab, words_of
+from tests.toy import SMALL, BagOfWords, random_reviews, read_json, toy_vocab, words_of
 
 # Options
 
@@ -40,24 +40,14 @@ def test_presets_and_options_that_differ_name_the_folder(options, settings, fold
     assert parse_args([*options.split(), "--out", "mine"]).out.as_posix() == "mine"
 
 
-@pytest.mark.parametrize("options", ["--sample --data-dir x", "--lr 0", "--dropout 1", "--glove-dim 51"])
-def test_options_that_make_no_sense_are_refused(options):
-    with pytest.raises(SystemExit) as caught:
-        parse_args(options.split())
-    assert caught.value.code == 2
-
-
-def test_without_network_the_sample_is_trained_on_and_the_last_line_says_so(monkeypatch, tmp_path, capsys):
+def test_without_network_the_sample_is_trained_on_and_the_last_line_says_so(call, monkeypatch, tmp_path):
     monkeypatch.setattr(imdb, "ARCHIVE_URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
-    run_program(monkeypatch, "sentiment_analysis", "--epochs", 3, "--out", "mine")
-    lines = capsys.readouterr().out.splitlines()
+    lines = call(sentiment_analysis.main, "--epochs", 3, "--out", "mine")[1].splitlines()
     metrics = read_json(tmp_path / "mine" / "metrics.json")
     assert "127.0.0.1" in lines[0]
     assert lines[-1].startswith("SAMPLE")
     assert metrics["data"] == "SAMPLE"
-    depends_on_models_py = {name: metrics["settings"][name] for name in ("dropout", "freeze")}
-    sample = {"epochs": 3, "lr": 1e-3, "batch_size": 16, "min_freq": 2}
-    assert metrics["settings"] == EXERCISE | sample | depends_on_models_py
+    assert metrics["settings"].items() >= {"epochs": 3, "lr": 1e-3, "batch_size": 16, "min_freq": 2}.items()
     assert sorted(path.name for path in Path("mine").iterdir()) == ["loss.png", "metrics.json", "model.pt"]
     assert set(metrics) == {"data", "seed", "words", "settings", "device", "threads", "versions", "epochs",
                             "calibration", "test", "seconds", "date"}

@@ -1,10 +1,8 @@
-"""Toy data in the layout of the archive, small texts and networks, and how tests run a program."""
+"""Toy data in the layout of the archive, small texts and networks."""
 
 import json
 import os
 import random
-import runpy
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -87,12 +85,6 @@ def use_models(monkeypatch, text, path="models.py"):
     module.__file__ = os.path.abspath(path)
     exec(compile(text, path, "exec"), module.__dict__)
     monkeypatch.setattr(predictor, "models", module)
-
-
-def run_program(monkeypatch, module, *options):
-    """Run `python -m module OPTIONS` in this process."""
-    monkeypatch.setattr(sys, "argv", [module, *map(str, options)])
-    runpy.run_module(module, run_name="__main__")
 
 
 class BagOfWords(torch.nn.Module):
