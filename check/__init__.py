@@ -24,9 +24,8 @@ PRINTED = f"printed by the first call, with x of shape (2, 3, 4), at most {LINES
 def feedback(cls, layer=None):
     """Return the verdict on a class, an object that prints well in a notebook.
 
-    The layer runs in a child process with one thread and little time, so that an endless loop or a crash cannot end
-    the notebook. `layer` says which layer the class should be, "MySelfAttention" or "MyLayerNorm". By default, the
-    names of the class and of its base classes tell.
+    The layer runs in a child process with little time, so that an endless loop or a crash cannot end the notebook.
+    `layer` is "MySelfAttention" or "MyLayerNorm"; by default, the names of the class and of its base classes tell.
     """
     if not isinstance(cls, type):
         return Feedback("this", refuse(f"feedback needs a class, not an object of type {type(cls).__name__}"))

@@ -7,8 +7,8 @@ A PATH is a Python file, a notebook, a zip or a folder. A folder is a set of sub
 no code, README or PDF of its own and at least two folders with code: its zips and folders are the submissions, and
 its files of code are left out. Any other folder is one submission.
 
-The exit code is 0 if all is right, 1 if something is wrong, and 2 if something cannot be judged.
-Checking runs the code of the solution: run the code of strangers in a container.
+The exit code is 0 if all is right, 1 if something is wrong, and 2 if something cannot be judged. Checking runs the code
+of the solution: run the code of strangers in a container.
 """
 
 import argparse
@@ -19,6 +19,9 @@ import os
 import sys
 import textwrap
 from pathlib import Path
+
+if not __package__:  # started as python check/__main__.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tqdm import tqdm
 
@@ -32,7 +35,6 @@ RULES = {"name": "file name", "readme": "README", "code": "code", "pdf": "PDF", 
 
 
 def main():
-    """Check what the command line names."""
     description, _, details = __doc__.partition("\n")
     parser = argparse.ArgumentParser(prog="python -m check", description=description, epilog=details,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
