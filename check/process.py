@@ -1,7 +1,4 @@
-"""Judge a submission in a process of its own, in a temporary copy, with limited time and memory.
-
-The process of the command never imports or runs what was handed in.
-"""
+"""Judge a submission in a process of its own, which alone runs it: in a copy, with limited time and memory."""
 
 import contextlib
 import json
