@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from helpers import UserError
 
 SECONDS, LONGEST = 5, 20  # of computing time for the whole verdict, and of time on a machine that is busy
 MEMORY = 2 << 30  # bytes that the layer may use, in addition to what the notebook uses
+LINES, CHARACTERS = 20, 4000  # that are shown of what the layer prints
+PRINTED = f"printed by the first call, with x of shape (2, 3, 4), at most {LINES} lines:"
 
 
 def feedback(cls, layer=None):
@@ -29,17 +32,20 @@ def feedback(cls, layer=None):
         return Feedback("this", refuse(f"feedback needs a class, not an object of type {type(cls).__name__}"))
     names = " ".join(base.__name__ for base in cls.__mro__).lower()
     layer = layer or (NORM if "norm" in names else ATTENTION)
-    if hasattr(os, "fork"):
-        return Feedback(cls.__name__, judge_in_child(layer, cls))
-    verdict = judge_here(layer, cls)
-    verdict["notes"].append("note: this system has no fork, so that an endless loop cannot be stopped")
-    return Feedback(cls.__name__, verdict)
+    with tempfile.TemporaryFile("w+", buffering=1, encoding="utf-8", errors="replace") as file:  # written line by line
+        if hasattr(os, "fork"):
+            verdict = judge_in_child(layer, cls, file)
+        else:
+            verdict = judge_here(layer, cls, file)
+            verdict["notes"].append("note: this system has no fork, so that an endless loop cannot be stopped")
+        file.seek(0)
+        return Feedback(cls.__name__, verdict, file.read(CHARACTERS).splitlines())
 
 
 class Feedback:
     """What a student reads. `right` says whether the class is right, and `verdict` is what `judge` returns."""
 
-    def __init__(self, name, verdict):
+    def __init__(self, name, verdict, printed=()):
         self.verdict, self.right = verdict, verdict["right"]
         mistakes = (verdict["mistake"] or "unknown mistake").replace("+", ", ")
         if self.right:
@@ -47,35 +53,48 @@ class Feedback:
         elif "error" in verdict:
             self.headline = f"✗ {name} cannot be judged"
         else:
-            self.headline = f"✗ {name} is {'not filled in' if mistakes == 'not-filled-in' else f'wrong: {mistakes}'}"
+            self.headline = f"✗ {name} is wrong: {mistakes}"
         of_layer = {*mistakes.split(", "), "unknown"}
         notes = [note.split(": ", 1) for note in verdict["notes"]]
+        if mistakes == "not-filled-in":
+            self.headline, notes = f"{name} is not filled in yet: it raises NotImplementedError", []
         self.rows = [("your layer" if label in of_layer else label, text) for label, text in notes]
+        self.printed = [PRINTED, *printed[:LINES]] if printed else []
 
     def __repr__(self):
-        return "\n".join([self.headline, *(f"  {label:<12}{text}" for label, text in self.rows)])
+        rows = [f"{label:<12}{text}" for label, text in self.rows]
+        return "\n  ".join([self.headline, *rows, *self.printed])
 
     def _repr_html_(self):
-        color = "#2e7d32" if self.right else "#c62828"
+        color = {"✓": "#2e7d32", "✗": "#c62828"}.get(self.headline[0], "#757575")
         lines = [f"<b>{html.escape(self.headline)}</b>"]
         lines += [f"<i>{label}:</i> {html.escape(text)}" for label, text in self.rows]
-        return f'<div style="border-left: 4px solid {color}; padding: 2px 12px">{"<br>".join(lines)}</div>'
+        printed = html.escape("\n".join(self.printed))
+        text = "<br>".join(lines) + (f"<pre>{printed}</pre>" if printed else "")
+        return f'<div style="border-left: 4px solid {color}; padding: 2px 12px">{text}</div>'
 
 
-def judge_here(layer, cls):
-    """Return the verdict on a class, found in this process."""
-    from check.judge import judge  # imports torch, which the command needs only in the processes of submissions
-    try:
-        return judge(layer, cls)
-    except UserError as error:
-        return refuse(str(error))
+def judge_here(layer, cls, file):
+    """Return the verdict on a class, found in this process. What the first call prints goes to a file."""
+    import torch  # which the command needs only in the processes of submissions
+
+    from check.cases import build
+    from check.judge import judge
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        with contextlib.redirect_stdout(file), contextlib.suppress(Exception, SystemExit):  # they come again in `judge`
+            build(layer, cls, 3, 4)(torch.randn(2, 3, 4))
+        file.flush()
+        try:
+            return judge(layer, cls)
+        except UserError as error:
+            return refuse(str(error))
 
 
-def judge_in_child(layer, cls):
+def judge_in_child(layer, cls, file):
     """Return the verdict on a class, found by a forked process."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=answer, args=(sender, layer, cls), daemon=True)
+    process = context.Process(target=answer, args=(sender, layer, cls, file), daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python warns when a process with several threads forks
         process.start()
@@ -95,8 +114,8 @@ def judge_in_child(layer, cls):
     return refuse(f"it did not finish within {SECONDS} seconds; does a loop in it never end?")
 
 
-def answer(sender, layer, cls):
-    """Serve as the child process: send the verdict on a class, and print nothing."""
+def answer(sender, layer, cls, file):
+    """Serve as the child process: send the verdict on a class."""
     import torch
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -107,7 +126,5 @@ def answer(sender, layer, cls):
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         limit(pages * os.sysconf("SC_PAGE_SIZE") + MEMORY, SECONDS)
     pretend_gpu()
-    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        verdict = judge_here(layer, cls)
-    sender.send(json.dumps(verdict))
+    sender.send(json.dumps(judge_here(layer, cls, file)))
     os._exit(0)  # without the clean-up of the notebook's process

@@ -20,9 +20,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-if not __package__:  # started as python check/__main__.py
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from tqdm import tqdm
 
 from check.locate import CLASSES, list_submissions

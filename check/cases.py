@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import math
 import sysconfig
+import textwrap
 import traceback
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def make_cases(name, cls, unit, dtype):
 
 
 def build(name, cls, T, d):
-    """Return the layer for sentences of size (T, d). Raises UserError if it cannot be built or needs more than x."""
+    """Return the layer for reviews of size (T, d). Raises UserError if it cannot be built or needs more than x."""
     first = None
     for arguments in [(d,)] if name == ATTENTION else [((T, d),), ([T, d],), (T, d), (d,)]:
         try:
@@ -92,16 +93,16 @@ def run(layer, x):
     try:
         y = layer(given)
     except (Exception, SystemExit) as error:
-        return None, ("raises", describe_error(error))
+        return None, ("raises", f"with x of shape {tuple(x.shape)}, {describe_error(error)}")
     if not isinstance(y, torch.Tensor) or y.shape != x.shape:
-        kind = f"{tuple(y.shape)} for x of shape {tuple(x.shape)}" if hasattr(y, "shape") else f"it is {str(y)[:50]}"
-        return None, ("wrong-shape", kind)
+        kind = f"of shape {tuple(y.shape)}" if hasattr(y, "shape") else textwrap.shorten(str(y), 50, placeholder=" …")
+        return None, ("wrong-shape", f"for x of shape {tuple(x.shape)}, it is {kind}")
     return y.detach().double().clone(), None if x.equal(given) else ("changes-input", "")
 
 
 def describe_error(error):
     """Return the type of an error, its message, shortened, and the line of the student's code that caused it."""
-    message, line = " ".join(str(error).split())[:200], ""
+    message, line = textwrap.shorten(str(error), 200, placeholder=" …"), ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not any(Path(frame.filename).is_relative_to(folder) for folder in NOT_OF_THE_STUDENT):
             line = f" (line {frame.lineno}: {frame.line})"

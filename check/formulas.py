@@ -11,7 +11,6 @@ DIVISORS = {  # what x - μ is divided by
     "√(σ² + ε)": lambda var, eps: (var + eps).sqrt(), "σ² + ε": lambda var, eps: var + eps,
     "√σ² + ε": lambda var, eps: var.sqrt() + eps,
 }
-DIVISORS["√(σ² + ε) + ε"] = lambda var, eps: (var + eps).sqrt() + eps
 DIVISORS["max(√σ², ε)"] = lambda var, eps: var.sqrt().clamp(min=eps)
 DIVISORS["√max(σ², ε)"] = lambda var, eps: var.clamp(min=eps).sqrt()
 
@@ -57,7 +56,7 @@ def split_heads(t, heads, split):
 
 
 def normalise(scores, dim, epsilon, shifted):
-    """Return the softmax over a dimension of the scores, over "all" of a sentence, or over none."""
+    """Return the softmax over a dimension of the scores, over "all" of a review, or over none."""
     if dim is None:
         return scores
     if dim == "all":

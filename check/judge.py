@@ -35,7 +35,7 @@ def judge(name, cls, strict=False):
         problems += find_shortcuts(name, cls, unit)
     good = [case for case in cases if case.y is not None]
     tolerances = [EXACT, FLOAT32] if good and computes_in_float32(good[0], dtype) else [EXACT]
-    found, tolerance, nearest = search(name, good, tolerances) if good else (None, EXACT, [])
+    found, tolerance, nearest = search(name, good, tolerances) if good else (None, EXACT, (None, None))
     if found and cases[0].y is not None:
         with Watch(no_dropout=random):
             problems += find_training_problems(name, found, cases, dtype, tolerance, random)
@@ -58,7 +58,7 @@ def report(mistakes, right=False, difference=None, remarks=()):
     notes = []
     for code, what in mistakes.items():
         notes += [f"{code}: {what}", f"exercise: {BY_CODE[code].exercise}"]
-    notes = list(dict.fromkeys([*notes, *remarks]))
+    notes = [note for note in dict.fromkeys([*notes, *remarks]) if note != "exercise: "]
     return {"right": right, "mistake": "+".join(mistakes) or None, "difference": difference, "notes": notes}
 
 
@@ -72,9 +72,9 @@ def describe_mistakes(found, problems):
 
 
 def compare(found, nearest, cases, tolerance):
-    """Return the largest relative difference from the loops, and notes: the smallest wrong result, what is nearest."""
+    """Return the largest relative difference from the loops, and notes: the smallest wrong result, what is near."""
     largest, remarks = None, []
-    closest = found or (nearest[0][1] if nearest else None)
+    closest = found or nearest[0]
     for case in sorted(cases, key=lambda case: case.x.numel()) if closest else []:
         right = by_loops(closest, case)
         distance = measure(case, right[None], 1).item()
@@ -85,9 +85,11 @@ def compare(found, nearest, cases, tolerance):
     if found and tolerance > EXACT:
         remarks.append("float32: part of the layer computes in float32, so the comparison allows for its rounding")
     if cases and not found:
-        parts = [f"{', '.join(one.codes()) or 'the formula'} (off by {worst:.2g})" for worst, one in nearest]
-        remarks.insert(0, "unknown: the results match neither the formula nor a known mistake")
-        remarks.append(f"nearest: {'; '.join(parts) or 'nothing'}; none of them is what the layer computes")
+        remarks.insert(0, "unknown: the results differ from the formula, and no known mistake fits")
+        closest, distance = nearest
+        if distance:
+            mistake = next(one for one in closest.mistakes if one.code != "biases")
+            remarks.append(f"nearest: {mistake.code}, {mistake.what}; but the results are off by {distance:.2g}")
     return largest, remarks
 
 

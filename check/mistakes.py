@@ -11,18 +11,17 @@ ATTENTION, NORM, BOTH = "MySelfAttention", "MyLayerNorm", "both layers"
 # What the exercise says
 FORMULA_1, FORMULA_2 = "softmax(Q Kᵀ / √d) V", "γ (x - μ) / √(σ² + ε) + β with ε = 1e-8"
 SEQUENCE = "the softmax runs over the entire sequence: for each query, the weights of all T keys sum to 1"
-PROJECTIONS = "Q = x W_qᵀ, K = x W_kᵀ, V = x W_vᵀ with learnable W_q, W_k, W_v of size d × d"
-SENTENCE = "a batch (B, T, d) holds B sentences; each sentence has its own result (T, d)"
-ELEMENTS = "μ and σ² = 1/K Σ (x - μ)² are computed over all K = T · d elements of a sentence"
-AFFINE = "γ and β are learnable, have size K = T · d, and scale and shift each element"
+PROJECTIONS = "Q = X W_q, K = X W_k, V = X W_v with learnable W_q, W_k, W_v of size d × d"
+REVIEW = "a batch (B, T, d) holds B reviews; each review has its own result (T, d)"
+ELEMENTS = "μ and σ² = 1/(T·d) Σ (x - μ)² are computed over all T·d elements of a review"
+AFFINE = "γ and β are learnable, have size T·d, and scale and shift each element"
 NO_LOOPS = "both layers are written without for-loops"
-FROM_SCRATCH = "both layers are implemented from scratch"
+FROM_SCRATCH = "both layers are to be your own code: the formula as matrix products, sums and F.softmax"
 TRAINED = "the network computes x + attention(x), normalises the sum, and is trained by gradients through all layers"
 DROPOUT = "dropout follows in the block"
 ONE_HEAD = "one softmax(Q Kᵀ / √d) V with W_q, W_k and W_v of size d × d: there is one head"
 START = "the hand-out starts γ at 1 and β at 0, so that training starts with the normalised x"
 INTERFACE = "the block calls MyLayerNorm((max_len, d)): the only argument is the pair (T, d)"
-BOTH_LAYERS = "both layers are to be written: their parameters in __init__, their formula in forward"
 SIZES = "the layers work for every d; the word vectors have d = 300 or another size"
 
 
@@ -30,7 +29,7 @@ class Mistake(NamedTuple):
     code: str  # variants of a mistake share one code
     layer: str  # ATTENTION, NORM or BOTH
     what: str  # what the layer does
-    exercise: str  # what the exercise says
+    exercise: str  # what the exercise says, or ""
     changes: dict  # arguments of the formula in check/formulas.py; empty if the formula stays the same
 
 
@@ -46,7 +45,7 @@ attention, norm, both = (functools.partial(add, layer) for layer in (ATTENTION, 
 attention("softmax-over-queries", "softmax(Q Kᵀ / √d, dim=1) V: the softmax runs over the queries", SEQUENCE,
     softmax=-2)
 attention("softmax-over-batch", "softmax(Q Kᵀ / √d, dim=0) V: the softmax runs over the batch", SEQUENCE, softmax=-4)
-attention("softmax-over-all", "one softmax runs over all T · T scores of a sentence", SEQUENCE, softmax="all")
+attention("softmax-over-all", "one softmax runs over all T·T scores of a review", SEQUENCE, softmax="all")
 for eps in (1e-8, 1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3):
     for shifted, inner in ((True, "score - largest score"), (False, "score")):
         attention("softmax-epsilon", f"ε = {eps:g} is added to the sum of exp({inner}) in the softmax", FORMULA_1,
@@ -61,7 +60,7 @@ attention("multiplied-by-sqrt-d", "softmax(Q Kᵀ · √d) V: the scores are mul
 attention("scaled-otherwise", "softmax(Q Kᵀ / c) V: the scores are divided by a number other than √d", FORMULA_1)
 attention("scaled-after-softmax", "softmax(Q Kᵀ) / √d V: the division by √d comes after the softmax", FORMULA_1,
     scale_after=True)
-attention("attention-across-batch", "a token attends to the tokens of all sentences in the batch", SENTENCE,
+attention("attention-across-batch", "a token attends to the tokens of all reviews in the batch", REVIEW,
     scores="batch")
 attention("attention-over-features", "V softmax(Qᵀ K / √d): features attend to features", FORMULA_1, scores="features")
 attention("attention-over-features", "V softmax(Qᵀ K / √d, dim=1): features attend to features", FORMULA_1,
@@ -88,7 +87,7 @@ attention("matrix-reused", "one matrix has two roles", PROJECTIONS)
 attention("output-projected", "softmax(Q Kᵀ / √d) V W_o: there is a fourth matrix", FORMULA_1)
 attention("keys-as-queries", "softmax(K Qᵀ / √d) V: queries and keys are swapped", FORMULA_1)
 attention("matrices-exchanged", "the matrices are swapped, judging by their names", PROJECTIONS)
-attention("biases", "x W_qᵀ + b: nn.Linear adds a bias unless it gets bias=False; the exercise's formula has none",
+attention("biases", "X W_q + b: nn.Linear adds a bias unless it gets bias=False; the exercise's formula has none",
     PROJECTIONS)
 
 for what, dims in (("over the whole batch", (-3, -2, -1)), ("for each feature, over tokens and batch", (-3, -2)),
@@ -98,13 +97,11 @@ for code, dims, what in (("last-dimension-only", (-1,), "for each token, over it
                          ("tokens-only", (-2,), "for each feature, over the T tokens")):
     norm(code, f"μ and σ² are computed {what}", ELEMENTS, mean_over=dims, var_over=dims)
     for around in ({}, {"around": "μ"}):
-        norm("statistics-differ", f"σ² over the sentence, but μ {what}", ELEMENTS, mean_over=dims, **around)
-        norm("statistics-differ", f"μ over the sentence, but σ² {what}", ELEMENTS, var_over=dims, **around)
-norm("unbiased-variance", "σ² = 1/(K-1) Σ (x - μ)²: the default of var() and std(); correction=0 gives 1/K", ELEMENTS,
-    correction=1)
+        norm("statistics-differ", f"σ² over the review, but μ {what}", ELEMENTS, mean_over=dims, **around)
+        norm("statistics-differ", f"μ over the review, but σ² {what}", ELEMENTS, var_over=dims, **around)
+norm("unbiased-variance", "σ² = 1/(T·d - 1) Σ (x - μ)²: the default of var() and std(); correction=0 gives 1/(T·d)",
+    ELEMENTS, correction=1)
 norm("eps-outside-root", "γ (x - μ) / (√σ² + ε) + β: ε is added outside the root", FORMULA_2, divisor="√σ² + ε")
-norm("eps-outside-root", "γ (x - μ) / (√(σ² + ε) + ε) + β: ε is added inside and outside the root", FORMULA_2,
-    divisor="√(σ² + ε) + ε")
 norm("eps-as-minimum", "γ (x - μ) / max(σ, ε) + β: ε is the smallest deviation, instead of being added", FORMULA_2,
     divisor="max(√σ², ε)")
 norm("eps-as-minimum", "γ (x - μ) / √max(σ², ε) + β: ε is the smallest variance, instead of being added", FORMULA_2,
@@ -126,11 +123,11 @@ norm("affine-start", "γ and β do not start at 1 and 0", START)
 norm("interface", "the exercise's block cannot build the layer", INTERFACE)
 both("loop", "forward runs a Python loop", NO_LOOPS)
 both("built-in", "a layer or function of PyTorch does the work", FROM_SCRATCH)
-both("not-filled-in", "the layer is not filled in", BOTH_LAYERS)
-both("raises", "forward raises an error", SENTENCE)
+both("not-filled-in", "the layer is not filled in", "")
+both("raises", "forward raises an error", "")
 both("wrong-size", "the layer does not work for every size", SIZES)
-both("wrong-shape", "the result is not a tensor with the shape of x", SENTENCE)
-both("overflow", "large numbers give NaN or infinity, as exp of a large score does", TRAINED)
+both("wrong-shape", "the result is not a tensor with the shape of x", REVIEW)
+attention("overflow", "large scores give NaN; use torch.softmax, which subtracts the maximum before exp", "")
 both("gradient", "the result is right but its gradients are wrong, as with detach(), .data or item()", TRAINED)
 both("changes-input", "forward changes x itself, which the block still needs", TRAINED)
 both("dropout-inside", "after train(), the same x gives another result than after eval()", DROPOUT)

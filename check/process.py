@@ -44,7 +44,7 @@ def judge_submission(path, timeout=60, strict=False):
             except UserError as error:
                 news = {"error": str(error)}
             except OSError as error:
-                news = {"error": f"{path} cannot be copied: {error.strerror or error}."}
+                news = {"error": f"{error.filename or path} cannot be copied: {error.strerror or error}."}
         if "layers" in news or "layer" not in news:
             break
         failed[news["layer"]] = news["error"]
@@ -56,36 +56,33 @@ def judge_submission(path, timeout=60, strict=False):
 
 
 def copy_submission(path, target):
-    """Copy a submission to a folder. Return its path there, and the names of files that cannot be read."""
+    """Copy a submission to a folder. Return its path there."""
     suffix = path.suffix.lower() if path.is_file() else ""
     if path.is_dir():
-        return target, copy_files(path, list_files(path), target)
+        copy_files(path, list_files(path), target)
+        return target
     if suffix == ".zip":
         unpack(path, target)
-        return target, []
+        return target
     if suffix in CODE:
         folder = path.resolve().parent
-        small = [other for other in list_files(folder, depth=3) if other.stat().st_size <= MAX_NEIGHBOUR]
+        readable = [other for other in list_files(folder, depth=3) if os.access(other, os.R_OK)]
+        small = [other for other in readable if other.stat().st_size <= MAX_NEIGHBOUR]
         small.sort(key=lambda other: len(other.parts))
-        unread = copy_files(folder, small[:MAX_NEIGHBOURS], target)
+        copy_files(folder, small[:MAX_NEIGHBOURS], target)
         shutil.copyfile(path, target / path.name)
-        return target / path.name, unread
+        return target / path.name
     kind = "is not a .py file, a notebook, a folder or a zip" if path.exists() else "does not exist"
     raise UserError(f"{path} {kind}.")
 
 
 def copy_files(source, files, target):
-    """Copy files of a folder. Return the names of those that cannot be read. Raises UserError beyond the limits."""
+    """Copy files of a folder. Raises UserError beyond the limits."""
     check_limits(source, [path.stat().st_size for path in files])
-    unread = []
     for path in files:
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(path, place)
-        except PermissionError:
-            unread.append(str(path.relative_to(source)))
-    return unread
+        shutil.copyfile(path, place)
 
 
 def check_limits(path, sizes):
@@ -110,11 +107,11 @@ def unpack(path, target):
 
 def run_worker(path, copy, timeout, strict, failed):
     """Run check/worker.py on a copy of a submission, without the layers in `failed`. Return its answer, a dict."""
-    target, unread = copy_submission(path, copy)
+    target = copy_submission(path, copy)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
         answer, nothing = Path(work, "answer"), subprocess.DEVNULL
         order = {"answer": answer, "shown": path, "name": path.resolve().name, "path": target, "folder": copy,
-                 "unread": unread, "strict": strict, "failed": failed}
+                 "strict": strict, "failed": failed}
         process = subprocess.Popen([sys.executable, "-P", "-c", START, ROOT, json.dumps(order, default=str)], cwd=copy,
                                    env=os.environ | ENVIRONMENT, stdin=nothing, stdout=nothing, stderr=nothing,
                                    start_new_session=True)

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import inspect
 import linecache
+import math
 import re
 import sys
 from pathlib import Path
@@ -102,11 +103,10 @@ def find_training_problems(name, found, cases, dtype, tolerance, random):
     """Yield the code and a detail (or "") of each problem that only training shows, given what explains the results."""
     main = cases[0]
     for case in cases:
-        if case.y is None or case.y.isfinite().all():
-            continue
-        is_score_too_large = name == ATTENTION and case.kind == "large"
-        if is_score_too_large or (found.expected(case).isfinite() & ~case.y.isfinite()).any():
-            yield "overflow", f"seen with numbers up to {case.x.abs().max():.0f}"
+        if name == ATTENTION and case.kind == "large" and case.y is not None and not case.y.isfinite().all():
+            q, k = (case.x @ case.parts[place].tensor for place in found.roles[:2])
+            largest = (q @ k.mT).abs().max() / math.sqrt(case.x.shape[2])
+            yield "overflow", f"seen with scores up to {largest:,.0f}"
     x = main.x.to(dtype)
     problem = None if found.changes else find_gradient_problem(main.layer, x, tolerance == EXACT)
     if problem:

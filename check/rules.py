@@ -1,15 +1,6 @@
-"""The rules of hand-in: file name, README, code, PDF, no additional files, seeds and imports.
-
-    from check.locate import find_layers
-    from check.rules import check_rules
-    name = "ex5_123456789.zip"  # unpacked in `folder`, a Path
-    rules = check_rules(folder, name, find_layers(folder, name))  # {"readme": {"ok": True, "detail": "..."}, ...}
-
-Nothing of the submission is run. `find_layers` raises UserError if two files define a layer, or code is not Python.
-"""
+"""The rules of hand-in: file name, README, code, PDF, no additional files, seeds and imports. No code is run."""
 
 import ast
-import logging
 import re
 import sys
 
@@ -111,7 +102,6 @@ def check_pdf(pdfs):
         return [f"{len(pdfs)} PDFs; hand in the report as one PDF"]
     try:
         import pypdf  # a requirement of the tests and the report only
-        logging.getLogger("pypdf").setLevel(logging.CRITICAL)
         pages = len(pypdf.PdfReader(pdfs[0]).pages)
     except ImportError:
         return []

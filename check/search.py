@@ -51,10 +51,10 @@ def search(name, cases, tolerances):
         for tolerance in tolerances:
             for distance, found in candidates:
                 if distance <= tolerance and found.explains(cases, tolerance):
-                    return found, tolerance, []
+                    return found, tolerance, (None, None)
     for found in find_scales(cases) if name == ATTENTION else []:
         if found.explains(cases, max(10 * EXACT, tolerances[-1])):
-            return found, tolerances[-1], []
+            return found, tolerances[-1], (None, None)
     return None, tolerances[-1], find_nearest(simple, cases)
 
 
@@ -217,17 +217,19 @@ def divisor_of(roles, biased, case):
 
 
 def find_nearest(candidates, cases):
-    """Return up to three pairs (largest distance, Found) with at most one mistake besides biases, the nearest first."""
-    simple = [pair for pair in candidates if len(set(pair[1].codes())) <= 1]
-    measured = []
-    for _, found in sorted(simple, key=lambda pair: pair[0])[:50]:
-        distances = [found.distance(case, 1) for case in cases]
-        total = sum(min(one, 1) for one in distances)  # no case counts for more than 1
-        measured.append((total, max(distances), found))
-    nearest = {}
-    for _, worst, found in sorted(measured, key=lambda one: one[0]):
-        nearest.setdefault(found.codes(), (worst, found))
-    return list(nearest.values())[:3]
+    """Return the nearest Found with one mistake and its largest distance if it is clearly nearer than the formula.
+
+    Else return the formula, if the parameters can have its roles, and None.
+    """
+    def worst(found):
+        return max(found.distance(case, 1) for case in cases)
+
+    ordered = [found for _, found in sorted(candidates, key=lambda pair: pair[0])]
+    mistake = min([found for found in ordered if len(set(found.codes())) == 1][:50], key=worst, default=None)
+    formula = min([found for found in ordered if not found.codes()], key=worst, default=None)
+    if mistake and formula and worst(mistake) < min(1, worst(formula)) / 10:
+        return mistake, worst(mistake)
+    return formula or mistake, None
 
 
 def by_loops(found, case):

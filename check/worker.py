@@ -47,8 +47,7 @@ def do_work(order, tell):
     shown, path = order["shown"], Path(order["path"])
     tell(stage=f"the rules of {shown}")
     files, rules = {}, {}
-    unread = f"; {', '.join(order['unread'])} cannot be read" if order["unread"] else ""
-    problem = f"{shown} has no class {' and no class '.join(CLASSES)}{unread}."
+    problem = f"{shown} has no class {' and no class '.join(CLASSES)}."
     try:
         files = find_layers(path, shown)
     except UserError as error:
@@ -74,7 +73,7 @@ def do_work(order, tell):
             except UserError as error:
                 layers[name] = refuse(str(error))
         else:
-            note = f"missing: {shown} has no class {name}; the exercise asks for this name{unread}"
+            note = f"missing: {shown} has no class {name}; the exercise asks for this name"
             layers[name] = {"right": False, "mistake": "missing", "difference": None, "notes": [note]}
     looping = [name for name, layer in layers.items() if "loop" in (layer["mistake"] or "").split("+")]
     detail = f"{' and '.join(looping)}: a loop; use matrix products" if looping else "none"
@@ -97,7 +96,6 @@ def prepare(base, files):
     os.environ.pop("PYTHONPATH", None)
     folders = sorted({str(base), *(str(file.parent) for file, _ in files.values())}, key=len, reverse=True)
     sys.path[:] = [*folders, *(place for place in sys.path if Path(place or ".").resolve() != ROOT)]
-    sys.dont_write_bytecode = True
     return judge
 
 

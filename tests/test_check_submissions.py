@@ -111,8 +111,8 @@ def test_command_on_a_folder_of_submissions(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["none.py"], 2), (["a.py", "--csv", "b.zip"], 2)])
-def test_command_started_as_a_file(arguments, code):
-    command = [sys.executable, "check/__main__.py", *arguments]
+def test_exit_code_of_the_command(arguments, code):
+    command = [sys.executable, "-m", "check", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
@@ -184,21 +184,6 @@ def test_zips(tmp_path, monkeypatch):
     for name, sentence in (("y.zip", "cannot be unpacked"), ("x.zip", "holds more than 2 files")):
         with pytest.raises(UserError, match=sentence):
             process.unpack(tmp_path / name, tmp_path / "copy")
-
-
-def test_what_cannot_be_read_is_left_out_and_named(tmp_path, monkeypatch):
-    original = process.shutil.copyfile
-
-    def copyfile(source, target):
-        if source.name == "secret.py":
-            raise PermissionError
-        original(source, target)
-
-    monkeypatch.setattr(process.shutil, "copyfile", copyfile)
-    folder = write_folder(tmp_path, {"secret.py": "", "models.py": HEAD + NORM_CLASS})
-    layers = judge_submission(folder)["layers"]
-    assert layers[NORM]["right"]
-    assert "secret.py cannot be read" in layers[ATTENTION]["notes"][0]
 
 
 def broken_rules(folder, name="ex5_123456789.zip"):
