@@ -12,7 +12,7 @@ from helpers.imdb import SAMPLE
 from report import submission
 from report.build import read_pdf
 from tests.made_up import BONUS, NOTES, write_run, write_sentences
-from tests.test_own_models import HANDOUT
+from tests.test_own_models import HANDOUT, QUICK
 from tests.toy import ROOT
 
 AUTHOR = ["--name", "Ada Lovelace", "--cse", "ada", "--id", "123456789"]
@@ -97,5 +97,5 @@ def test_zip_runs_elsewhere_with_another_models_py(hand_in, tmp_path):
     hand_in().extractall(folder)
     shutil.copytree(SAMPLE, folder / SAMPLE.name)
     (folder / "models.py").write_text(HANDOUT, encoding="utf-8")
-    command = [sys.executable, "sentiment_analysis.py", "--sample", "--epochs", "1"]
+    command = [sys.executable, "sentiment_analysis.py", "--sample", *QUICK]
     assert "SAMPLE test accuracy" in subprocess.check_output(command, cwd=folder, text=True)
