@@ -1,6 +1,6 @@
 """Compare probabilities with accuracies: on excerpts of the test reviews, and on single sentences from another source.
 
-    python -m benchmarks.calibration --preset bonus RUN... --sentences POS NEG        about 2 minutes a run on one core
+    python -m benchmarks.reliability --preset bonus RUN... --sentences POS NEG        about 2 minutes a run on one core
 
 Each RUN is the folder of a finished run of the preset. POS and NEG have one sentence a line, in Latin-1. Ours are from
 the sentence polarity dataset v1.0 (Pang & Lee 2005, "Seeing stars"), on which no network was trained. Expect
