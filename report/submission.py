@@ -117,7 +117,7 @@ def main():
     pdf = args.report.read_bytes() if args.report else render(args, required, bonus)
     _, draft, _ = read_pdf(pdf)
     if draft:
-        raise UserError(f"the report is a draft ({draft}); complete it, the explanations in the notes, see --notes.")
+        raise UserError(f"the report is a draft ({draft}); write them into notes.typ and run again.")
     product = product_files(any(read_json(path / "metrics.json")["settings"]["bonus"] for path in bonus))
     name = f"ex5_{author['id']}.zip"
     data = make_zip(author, product, pdf)
