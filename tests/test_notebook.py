@@ -9,7 +9,7 @@ import nbclient
 import nbformat
 import pytest
 
-pytestmark = pytest.mark.timeout(900)  # on a busy machine
+pytestmark = [pytest.mark.timeout(900), pytest.mark.our_models]  # the time is for busy machines
 ROOT = Path(__file__).parents[1]
 FORWARD = re.compile(r"    def forward\(self, x\):.*raise NotImplementedError", re.DOTALL)
 ANSWER_THE_QUESTIONS_OF_THE_NOTES = """

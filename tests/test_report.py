@@ -143,6 +143,7 @@ def figures_of(folder):
     return figures
 
 
+@pytest.mark.our_models
 def test_reference_report_has_the_figures_of_its_runs_and_other_reports_do_not(runs):
     args = ["--name", "Reference solution", "--bonus", REFERENCE / "bonus", "--bonus", REFERENCE / "bonus-unsup",
             "--notes", REFERENCE / "notes.typ", "--allow-substitutes"]
