@@ -83,10 +83,9 @@ def parse_args(argv=None):
     for name, value in make_pipeline(settings_of(args)).settings.items():
         if value is None and name in changed:
             parser.error(f"the network in models.py has no argument {name}; leave out --{name}")
-    name = [args.preset, *(f"{setting}{value}" for setting, value in changed.items())]
-    if is_sample(args.data_dir) and args.preset != "sample":
-        name.insert(1, "on-sample")
-    args.out = Path(args.out or "runs/" + "-".join(name))
+    data = ["on-sample"] if is_sample(args.data_dir) and args.preset != "sample" else []
+    name = "-".join([args.preset, *data, *(f"{setting}{value}" for setting, value in changed.items())])
+    args.out = Path(args.out or f"runs/{name}")
     return args
 
 
@@ -130,6 +129,7 @@ def train_epoch(model, loader, optimizer, scheduler, title):
     """Pass once over the training reviews and return the mean loss."""
     model.train()
     total = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+    count = 0
     for *inputs, labels in tqdm(loader, desc=title, unit=" batches", leave=False):
         logits = model(*inputs).flatten()  # (B, 1) or (B,) -> (B,)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
@@ -138,7 +138,8 @@ def train_epoch(model, loader, optimizer, scheduler, title):
         optimizer.step()
         scheduler.step()
         total += loss.detach().double() * len(labels)  # on the GPU: `item` would wait for it at every step
-    return total.item() / len(loader.dataset)
+        count += len(labels)
+    return total.item() / count
 
 
 def run_epoch(epoch, model, data, optimizer, scheduler):
