@@ -44,7 +44,8 @@ def add(layer, code, what, exercise, **changes):
 attention, norm, both = (functools.partial(add, layer) for layer in (ATTENTION, NORM, BOTH))
 attention("softmax-over-queries", "softmax(Q Kᵀ / √d, dim=1) V: the softmax runs over the queries", SEQUENCE,
     softmax=-2)
-attention("softmax-over-batch", "softmax(Q Kᵀ / √d, dim=0) V: the softmax runs over the batch", SEQUENCE, softmax=-4)
+attention("softmax-over-batch", "dim=0: the softmax runs over the batch, as F.softmax without dim does here", SEQUENCE,
+    softmax=-4)
 attention("softmax-over-all", "one softmax runs over all T·T scores of a review", SEQUENCE, softmax="all")
 for eps in (1e-8, 1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3):
     for shifted, inner in ((True, "score - largest score"), (False, "score")):
