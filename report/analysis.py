@@ -5,15 +5,22 @@ import json
 import numpy as np
 import torch
 
-from helpers.files import file_digest, write_text
+from helpers.files import file_digest, reading, write_text
 from helpers.imdb import ARCHIVE, SAMPLE, find_source, load_reviews, make_reviews, select
 from helpers.predictor import Predictor
 from helpers.text import tokenize
+from predict.explain import attention_weights
 
 SENTENCE = "This is not a bad film, and the acting is superb."
 LENGTHS = np.array([100, 200, 400, 800])  # tokens: the longest review of each group but the last
 LONGEST_EXAMPLE = 80  # tokens
 EXAMPLES = 2  # of each label
+
+
+def read_json(path):
+    """Return what a JSON file of a run holds."""
+    with reading(path, "run the command that writes it again."):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def update_analysis(folder, data, data_dir, cache_dir):
@@ -28,7 +35,7 @@ def update_analysis(folder, data, data_dir, cache_dir):
     if not model.exists():
         return
     digest = file_digest(model)
-    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["model_sha256"] == digest:
+    if path.exists() and read_json(path)["model_sha256"] == digest:
         return
     path.unlink(missing_ok=True)
     predictor = Predictor.load(model)
@@ -101,27 +108,15 @@ def probability(logit):
     return torch.as_tensor(logit).sigmoid().item()
 
 
-@torch.no_grad()
 def attention(predictor, sentence):
     """Return what the first block reads in a sentence, or None if `models.py` has no `blocks[0].attention.weights`.
 
     Returns:
         a dict: "tokens" (T strings), "weights" (T lists of T floats: row i is what token i reads), "probability".
     """
-    blocks = getattr(predictor.model, "blocks", None)
-    layer = getattr(blocks[0], "attention", None) if blocks else None
-    if not hasattr(layer, "weights"):
-        return None
     reviews = make_reviews(*tokenize([sentence]))
-    T = len(reviews.tokens)
-    found = []
-    hook = layer.register_forward_hook(lambda layer, inputs, output: found.append(layer.weights(*inputs)))
-    try:
-        logit = predictor.logits(reviews)[0]
-        (weights,) = found[0][:, :T, :T]  # (T, T), without padding
-    except Exception:  # the method may be anybody's, with other arguments or another result
+    weights = attention_weights(predictor, reviews, len(reviews.tokens))
+    if weights is None:
         return None
-    finally:
-        hook.remove()
     return {"tokens": [reviews.words[token] for token in reviews.tokens], "weights": weights.tolist(),
-            "probability": probability(logit)}
+            "probability": probability(predictor.logits(reviews)[0])}

@@ -1,22 +1,15 @@
 """Which runs and sentences the report shows, and the facts about them that report.typ does not read itself."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
 from helpers import UserError
-from helpers.files import file_digest, reading
-from report.analysis import update_analysis
+from helpers.files import file_digest
+from report.analysis import read_json, update_analysis
 from sentiment_analysis import PRESETS
 
 EXERCISE = {"blocks": 1, "epochs": 5, "lr": 1e-4, "bonus": None}  # the settings that the exercise requires
 SMALL_GPT = Path(__file__).parents[1] / "pretrained" / "gpt-reviews" / "model.safetensors"
-
-
-def read_json(path):
-    """Return what a JSON file of a run holds."""
-    with reading(path, "run the command that writes it again."):
-        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def finished_runs(folder):

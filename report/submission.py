@@ -19,8 +19,9 @@ from check.locate import find_layers
 from check.rules import check_rules
 from helpers import UserError, run
 from helpers.files import whole_file
+from report.analysis import read_json
 from report.build import author_of, make_parser, read_pdf, render
-from report.runs import choose_runs, read_json
+from report.runs import choose_runs
 
 ROOT = Path(__file__).parents[1]
 README = """\
